@@ -1,0 +1,191 @@
+/**
+ * The native boundary: every function of the addon, in the order in which native/addon/addon.cpp
+ * exports it. native/core/ops.hpp explains each op: shapes, equations, optional operands. Tensors
+ * are typed arrays that the caller allocates, outputs included; sizes are checked on the other
+ * side. null stands for an absent optional operand.
+ */
+export type F32 = Float32Array<ArrayBuffer>;
+export type U8 = Uint8Array<ArrayBuffer>;
+export type I32 = Int32Array<ArrayBuffer>;
+
+/** An opaque native plan; freed by the garbage collector. */
+export type PlanHandle = object;
+
+export interface NativeBinding {
+  /** An ArrayBuffer of that many bytes on a 64-byte boundary, contents undefined. */
+  allocate(bytes: number): ArrayBuffer;
+  /** Backends that this machine can run, best first; "reference" comes last. */
+  backends(): string[];
+  /** The backend in use. */
+  backendName(): string;
+  /** Chooses a backend of {@link backends} for every later call. */
+  useBackend(name: string): void;
+  /** Number of threads; with an argument, sets it first. */
+  threads(count?: number): number;
+  /** Names of the ops below, in the order of the op indices of a plan. */
+  opNames(): string[];
+  /** A frozen list of op calls; native/engine/plan.hpp explains the encoding of `code`. */
+  createPlan(
+    code: Float64Array, constants: readonly (F32 | U8 | I32)[], arenaBytes: number,
+    inputFloats: number, outputFloats: number,
+  ): PlanHandle;
+  /** Runs a plan off the event loop; false where `cancel[0]` became non-zero before its end. */
+  runPlan(plan: PlanHandle, input: F32, output: F32, cancel: I32 | null): Promise<boolean>;
+  linear(
+    x: F32, weight: F32, bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number,
+  ): void;
+  linearGradInput(
+    gy: F32, weight: F32, gx: F32, rows: number, inputs: number, outputs: number,
+  ): void;
+  linearGradWeight(
+    gy: F32, x: F32, gweight: F32, gbias: F32 | null, rows: number, inputs: number,
+    outputs: number,
+  ): void;
+  codedLinear(
+    x: U8, weight: U8, xLower: F32, xUpper: F32, weightLower: F32, weightUpper: F32,
+    bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number, xBits: number,
+    weightBits: number, xGranularity: number, weightGranularity: number, storageBits: number,
+  ): void;
+  conv2d(
+    x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
+    inputs: number, outputs: number, kernel: number,
+  ): void;
+  conv2dGradInput(
+    gy: F32, weight: F32, gx: F32, batch: number, height: number, width: number, inputs: number,
+    outputs: number, kernel: number,
+  ): void;
+  conv2dGradWeight(
+    gy: F32, x: F32, gweight: F32, gbias: F32 | null, batch: number, height: number,
+    width: number, inputs: number, outputs: number, kernel: number,
+  ): void;
+  depthwiseConv(
+    x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
+    channels: number, kernel: number,
+  ): void;
+  depthwiseConvGradInput(
+    gy: F32, weight: F32, gx: F32, batch: number, height: number, width: number, channels: number,
+    kernel: number,
+  ): void;
+  depthwiseConvGradWeight(
+    gy: F32, x: F32, gweight: F32, gbias: F32 | null, batch: number, height: number,
+    width: number, channels: number, kernel: number,
+  ): void;
+  codedDepthwiseConv(
+    x: U8, weight: U8, xLower: F32, xUpper: F32, weightLower: F32, weightUpper: F32,
+    bias: F32 | null, y: F32, batch: number, height: number, width: number, channels: number,
+    kernel: number, xBits: number, weightBits: number, xGranularity: number,
+    weightGranularity: number, storageBits: number,
+  ): void;
+  layerNorm(x: F32, weight: F32, bias: F32, y: F32, rows: number, channels: number): void;
+  layerNormGrad(
+    x: F32, weight: F32, gy: F32, gx: F32, gweight: F32, gbias: F32, rows: number,
+    channels: number,
+  ): void;
+  gelu(x: F32, y: F32, n: number): void;
+  geluGrad(x: F32, gy: F32, gx: F32, n: number): void;
+  sigmoidGate(x: F32, gate: F32, y: F32, n: number): void;
+  sigmoidGateGrad(x: F32, gate: F32, gy: F32, gx: F32, ggate: F32, n: number): void;
+  multiply(a: F32, b: F32, y: F32, n: number): void;
+  add(a: F32, b: F32, y: F32, n: number): void;
+  negativeExp(x: F32, y: F32, n: number): void;
+  scale(x: F32, y: F32, n: number, factor: number): void;
+  scaleAdd(x: F32, scale: F32, a: F32, y: F32, rows: number, channels: number): void;
+  scaleAddGrad(
+    x: F32, scale: F32, gy: F32, gx: F32, gscale: F32, rows: number, channels: number,
+  ): void;
+  sliceColumns(x: F32, y: F32, rows: number, columns: number, start: number, count: number): void;
+  sliceColumnsGrad(
+    gy: F32, gx: F32, rows: number, columns: number, start: number, count: number,
+  ): void;
+  transpose(x: F32, y: F32, rows: number, columns: number): void;
+  gatherRows(x: F32, index: I32, y: F32, rows: number, channels: number): void;
+  scatterRows(x: F32, index: I32, y: F32, rows: number, channels: number): void;
+  padImage(
+    x: F32, mean: F32, y: F32, batch: number, height: number, width: number, paddedHeight: number,
+    paddedWidth: number, channels: number,
+  ): void;
+  pixelShuffle(
+    x: F32, mean: F32, y: F32, batch: number, height: number, width: number, channels: number,
+    scale: number, outHeight: number, outWidth: number,
+  ): void;
+  pixelShuffleGrad(
+    gy: F32, gx: F32, batch: number, height: number, width: number, channels: number,
+    scale: number, outHeight: number, outWidth: number,
+  ): void;
+  windowAttention(
+    q: F32, k: F32, v: F32, biasTable: F32, probabilityBounds: F32 | null, y: F32,
+    probabilities: F32 | null, batch: number, height: number, width: number, heads: number,
+    headDim: number, window: number, shift: number, probabilityCodes: number, bits: number,
+  ): void;
+  codedWindowAttention(
+    q: U8, k: U8, v: U8, grid: F32, biasTable: F32, probabilityBounds: F32 | null, y: F32,
+    batch: number, height: number, width: number, heads: number, headDim: number, window: number,
+    shift: number, probabilityCodes: number, bits: number, codeBits: number,
+  ): void;
+  windowAttentionGrad(
+    q: F32, k: F32, v: F32, biasTable: F32, probabilityBounds: F32 | null, gy: F32, gq: F32,
+    gk: F32, gv: F32, gbiasTable: F32, gprobabilityBounds: F32 | null, batch: number,
+    height: number, width: number, heads: number, headDim: number, window: number, shift: number,
+    probabilityCodes: number, bits: number,
+  ): void;
+  route(
+    logits: F32, classes: I32, batch: number, tokens: number, count: number, mode: number,
+    seed: number, tile: number, layer: number,
+  ): void;
+  routeGrad(
+    logits: F32, pool: F32, gprompt: F32, glogits: F32, batch: number, tokens: number,
+    count: number, states: number, mode: number, seed: number, tile: number, layer: number,
+  ): void;
+  sortTokens(classes: I32, order: I32, batch: number, tokens: number, count: number): void;
+  addPrompt(
+    c: F32, pool: F32, classes: I32, y: F32, rows: number, count: number, states: number,
+  ): void;
+  addPromptGrad(
+    gy: F32, classes: I32, gpool: F32, rows: number, count: number, states: number,
+  ): void;
+  selectiveScan(
+    u: F32, delta: F32, A: F32, B: F32, C: F32, D: F32, deltaBias: F32, stateBounds: F32 | null,
+    y: F32, states: F32 | null, batch: number, length: number, channels: number,
+    stateCount: number, stateBits: number,
+  ): void;
+  selectiveScanGrad(
+    u: F32, delta: F32, A: F32, B: F32, C: F32, D: F32, deltaBias: F32, stateBounds: F32 | null,
+    gy: F32, gu: F32, gdelta: F32, gA: F32, gB: F32, gC: F32, gD: F32, gdeltaBias: F32,
+    gstateBounds: F32 | null, batch: number, length: number, channels: number, stateCount: number,
+    stateBits: number,
+  ): void;
+  quantize(
+    x: F32, lower: F32, upper: F32, codes: U8, rows: number, columns: number, granularity: number,
+    bits: number,
+  ): void;
+  dequantize(
+    codes: U8, lower: F32, upper: F32, y: F32, rows: number, columns: number, granularity: number,
+    bits: number,
+  ): void;
+  qdq(
+    x: F32, lower: F32, upper: F32, y: F32, rows: number, columns: number, granularity: number,
+    bits: number,
+  ): void;
+  qdqGrad(
+    x: F32, lower: F32, upper: F32, gy: F32, gx: F32, glower: F32, gupper: F32, rows: number,
+    columns: number, granularity: number, bits: number,
+  ): void;
+  dobi(
+    x: F32, lower: F32, upper: F32, rows: number, columns: number, granularity: number,
+    bits: number, oneSided: number,
+  ): void;
+  mergeRectifiers(
+    weight: F32, a: F32, b: F32, gates: F32, merged: F32, experts: number, rank: number,
+    inputs: number, outputs: number,
+  ): void;
+  mergeRectifiersGrad(
+    gmerged: F32, a: F32, b: F32, gates: F32, ga: F32, gb: F32, ggates: F32, experts: number,
+    rank: number, inputs: number, outputs: number,
+  ): void;
+  l1Loss(x: F32, target: F32, loss: F32, gx: F32, n: number): void;
+  featureLoss(x: F32, target: F32, loss: F32, gx: F32, n: number, batch: number): void;
+  adam(
+    parameter: F32, gradient: F32, m: F32, v: F32, n: number, step: number, rate: number,
+    beta1: number, beta2: number, epsilon: number,
+  ): void;
+}

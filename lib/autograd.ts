@@ -1,0 +1,224 @@
+/**
+ * Reverse-mode differentiation over native ops. A Graph runs ops and, while recording, remembers
+ * for each one how to turn the gradient of its output into gradients of its inputs (lib/ops.ts has
+ * one entry per op). Three modes share one model code:
+ *   recording  training: every buffer lives until dispose();
+ *   running    inference: scope() frees what a block of the network leaves behind;
+ *   tracing    nothing runs: op calls are collected for a native plan (lib/infer/plan.ts).
+ */
+import { type F32, type I32, native, type NativeBinding, type U8 } from "./binding.ts";
+import { Memory, type NativeArray } from "./tensor.ts";
+
+/** A value in a graph: floats (or codes, see ops.ts) with a gradient once backward() has run. */
+export class Var {
+  readonly data: F32;
+  readonly shape: readonly number[];
+  /** True for trainable leaves and for everything computed from one while recording. */
+  requiresGrad: boolean;
+  grad: F32 | null = null;
+
+  constructor(data: F32, shape: readonly number[], requiresGrad = false) {
+    this.data = data;
+    this.shape = shape;
+    this.requiresGrad = requiresGrad;
+  }
+
+  /** Number of values of the float tensor this stands for. */
+  get size(): number {
+    return this.shape.reduce((product, side) => product * side, 1);
+  }
+}
+
+/** Names of the native ops. */
+export type OpName = Exclude<
+  keyof NativeBinding,
+  | "allocate" | "backends" | "backendName" | "useBackend" | "threads"
+  | "opNames" | "createPlan" | "runPlan"
+>;
+
+/** One operand of an op call. */
+export type Operand = NativeArray | number | null;
+
+/** One collected call of a tracing graph. */
+export interface TracedCall {
+  readonly op: OpName;
+  readonly operands: readonly Operand[];
+}
+
+/** Buffers that only stand for arena memory of a plan: never written, so never really allocated. */
+const tracedBuffers = new WeakSet<ArrayBuffer>();
+
+type Backward = (gradient: F32) => readonly (F32 | null)[];
+
+interface Entry {
+  readonly output: Var;
+  readonly inputs: readonly (Var | null)[];
+  readonly backward: Backward;
+}
+
+export type GraphMode = "recording" | "running" | "tracing";
+
+export class Graph {
+  readonly memory: Memory;
+  readonly mode: GraphMode;
+  readonly calls: TracedCall[] = [];
+  /** Recompute checkpointed blocks in backward() instead of keeping their insides. */
+  readonly recompute: boolean;
+  #entries: Entry[] = [];
+  #live = new Set<ArrayBuffer>();
+
+  constructor(mode: GraphMode, memory: Memory = new Memory(), recompute = false) {
+    this.mode = mode;
+    this.memory = memory;
+    this.recompute = recompute;
+  }
+
+  /** True for buffers that tracing graphs handed out. */
+  static isTraced(buffer: ArrayBuffer): boolean {
+    return tracedBuffers.has(buffer);
+  }
+
+  /** An uninitialised float tensor owned by this graph. */
+  floats(length: number): F32 {
+    return new Float32Array(this.#take(length * 4), 0, length);
+  }
+
+  /** An uninitialised byte tensor owned by this graph. */
+  bytes(length: number): U8 {
+    return new Uint8Array(this.#take(length), 0, length);
+  }
+
+  /** An uninitialised int32 tensor owned by this graph. */
+  ints(length: number): I32 {
+    return new Int32Array(this.#take(length * 4), 0, length);
+  }
+
+  /** Runs (or, while tracing, collects) one native op. */
+  run(op: OpName, ...operands: Operand[]): void {
+    if (this.mode === "tracing") this.calls.push({ op, operands });
+    else (native()[op] as (...args: Operand[]) => void)(...operands);
+  }
+
+  /** Notes how to differentiate `output`; does nothing where no input needs a gradient. */
+  record(output: Var, inputs: readonly (Var | null)[], backward: Backward): Var {
+    if (this.mode === "recording" && inputs.some((input) => input?.requiresGrad)) {
+      output.requiresGrad = true;
+      this.#entries.push({ output, inputs, backward });
+    }
+    return output;
+  }
+
+  /** Runs `body` and frees what it allocated, except what it returns. Recording keeps all. */
+  scope<T extends Var | readonly Var[]>(body: () => T): T {
+    if (this.mode !== "running") return body();
+    const outer = this.#live;
+    this.#live = new Set();
+    const result = body();
+    const kept = new Set((Array.isArray(result) ? result : [result]).map((v) => v.data.buffer));
+    for (const buffer of this.#live) {
+      if (kept.has(buffer)) outer.add(buffer);
+      else this.memory.give(buffer);
+    }
+    this.#live = outer;
+    return result;
+  }
+
+  /**
+   * A block of the network with one input and one output. With `recompute`, only the input is kept
+   * and the block runs again in backward(); `block` must be a function of its arguments alone.
+   */
+  checkpoint(x: Var, block: (graph: Graph, x: Var) => Var): Var {
+    if (this.mode !== "recording" || !this.recompute) return this.scope(() => block(this, x));
+    const quiet = new Graph("running", this.memory);
+    const result = quiet.scope(() => block(quiet, x));
+    for (const buffer of quiet.#live) this.#live.add(buffer);
+    const output = new Var(result.data, result.shape, true);
+    this.#entries.push({
+      output,
+      inputs: [x],
+      backward: (gradient) => {
+        const inner = new Graph("recording", this.memory);
+        const input = new Var(x.data, x.shape, true);
+        const again = block(inner, input);
+        again.grad = gradient;
+        inner.backward(gradient);
+        const result = input.grad;
+        inner.dispose();
+        return [result];
+      },
+    });
+    return output;
+  }
+
+  /** Adds `gradient` (owned by this graph, or borrowed: it is copied) to v's gradient. */
+  seed(v: Var, gradient: F32): void {
+    if (v.grad) {
+      this.run("add", v.grad, gradient, v.grad, v.grad.length);
+    } else {
+      v.grad = new Float32Array(this.memory.take(gradient.length * 4), 0, gradient.length);
+      v.grad.set(gradient);
+    }
+  }
+
+  /**
+   * Propagates the gradients seeded so far back to the leaves. Leaves keep theirs in `grad` (free
+   * them with releaseGradients); those in between are freed as they are used. `borrowed` is a
+   * gradient that the caller frees itself.
+   */
+  backward(borrowed?: F32): void {
+    for (const entry of this.#entries.reverse()) {
+      const gradient = entry.output.grad;
+      if (!gradient) continue;
+      entry.output.grad = null;
+      const outer = this.#live;
+      this.#live = new Set();
+      const gradients = entry.backward(gradient);
+      let passedOn = gradient === borrowed;
+      const owned = new Set<ArrayBuffer>();
+      entry.inputs.forEach((input, i) => {
+        const part = gradients[i];
+        if (!input?.requiresGrad || !part) return;
+        if (input.grad) {
+          this.run("add", input.grad, part, input.grad, part.length);
+          if (part !== gradient && !this.#live.has(part.buffer)) this.memory.give(part.buffer);
+        } else if (part === gradient && passedOn) {
+          this.seed(input, part);
+        } else {
+          if (part === gradient) passedOn = true;
+          input.grad = part;
+          owned.add(part.buffer);
+        }
+      });
+      for (const buffer of this.#live) if (!owned.has(buffer)) this.memory.give(buffer);
+      if (!passedOn) this.memory.give(gradient.buffer);
+      this.#live = outer;
+    }
+    this.#entries = [];
+  }
+
+  /** Gives every buffer of this graph back to the pool. */
+  dispose(): void {
+    for (const buffer of this.#live) this.memory.give(buffer);
+    this.#live.clear();
+    this.#entries = [];
+  }
+
+  #take(bytes: number): ArrayBuffer {
+    if (this.mode === "tracing") {
+      const standIn = new ArrayBuffer(Math.max(1, bytes));
+      tracedBuffers.add(standIn);
+      return standIn;
+    }
+    const buffer = this.memory.take(bytes);
+    this.#live.add(buffer);
+    return buffer;
+  }
+}
+
+/** Frees the gradients of leaves after an optimiser step. */
+export function releaseGradients(memory: Memory, leaves: Iterable<Var>): void {
+  for (const leaf of leaves) {
+    if (leaf.grad) memory.give(leaf.grad.buffer);
+    leaf.grad = null;
+  }
+}

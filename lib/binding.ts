@@ -1,0 +1,68 @@
+/**
+ * Finds and loads the native addon. This is the only file that knows where it lies: SPR2Q_NATIVE
+ * (a path), else build/Release or prebuilds through node-gyp-build.
+ */
+import { createRequire } from "node:module";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { NativeBinding } from "../binding.d.ts";
+import { Spr2qError } from "./errors.ts";
+
+export type { F32, I32, NativeBinding, PlanHandle, U8 } from "../binding.d.ts";
+
+const require = createRequire(import.meta.url);
+let loaded: NativeBinding | undefined;
+
+/** The folder that holds package.json: one above lib/ in the sources, two above in dist/. */
+export function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, "package.json")) && folder !== dirname(folder)) {
+    folder = dirname(folder);
+  }
+  return folder;
+}
+
+/** The loaded addon. Throws ERR_NO_BINARY with what was tried and what to do. */
+export function native(): NativeBinding {
+  if (loaded) return loaded;
+  const path = process.env.SPR2Q_NATIVE;
+  try {
+    loaded = path
+      ? (require(path) as NativeBinding)
+      : (require("node-gyp-build")(packageRoot()) as NativeBinding);
+  } catch (cause) {
+    throw new Spr2qError(
+      "ERR_NO_BINARY",
+      `The native addon could not be loaded for ${process.platform}-${process.arch} ` +
+        `(${path ?? `looked under ${packageRoot()} in build/Release and prebuilds`}): ` +
+        `${(cause as Error).message}. Build it with: npm run build:native`,
+      { cause },
+    );
+  }
+  return loaded;
+}
+
+/** What `doctor` prints about the native half; never throws. */
+export function describeNative(): {
+  loaded: boolean;
+  isa?: string;
+  isas?: string[];
+  threads?: number;
+  version?: string;
+  reason?: string;
+} {
+  try {
+    const binding = native();
+    const manifest = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
+    return {
+      loaded: true,
+      isa: binding.backendName(),
+      isas: binding.backends(),
+      threads: binding.threads(),
+      version: manifest.version as string,
+    };
+  } catch (error) {
+    return { loaded: false, reason: (error as Error).message };
+  }
+}

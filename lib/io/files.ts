@@ -1,0 +1,130 @@
+/**
+ * Writing files so that nobody ever sees half of one: into a temporary file beside the target,
+ * flushed to the disk, then renamed over it.
+ */
+import { randomBytes } from "node:crypto";
+import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { Spr2qError } from "../errors.ts";
+
+/** What the usual system errors mean to whoever runs the command. */
+const REASONS: Readonly<Record<string, string>> = {
+  ENOSPC: "the disk is full",
+  EDQUOT: "the disk quota is used up",
+  EFBIG: "the file would exceed the size limit",
+  EACCES: "permission is missing",
+  EPERM: "permission is missing",
+  EROFS: "the file system is read-only",
+  ENOTDIR: "a part of the path is a file, not a folder",
+  EISDIR: "it is a folder",
+  ENOENT: "it does not exist",
+  ENAMETOOLONG: "the name is too long",
+  EMFILE: "too many files are open",
+};
+
+/** ERR_IO that says what could not be done, to which path, and why ("could not WHAT: PATH: …"). */
+export function ioError(what: string, path: string, cause: unknown): Spr2qError {
+  const code = (cause as { code?: unknown } | null)?.code;
+  const name = typeof code === "string" ? code : "";
+  const reason = REASONS[name] ?? (cause instanceof Error ? cause.message : String(cause));
+  const suffix = name ? ` (${name})` : "";
+  return new Spr2qError("ERR_IO", `could not ${what}: ${path}: ${reason}${suffix}`, { cause });
+}
+
+/**
+ * Replaces `path` by `bytes` as a whole, or leaves it as it was. A symbolic link is followed; a
+ * device or pipe (/dev/stdout) is written to directly. Throws ERR_IO and removes the temporary
+ * file on failure.
+ */
+export async function writeFileAtomic(path: string, bytes: Uint8Array): Promise<void> {
+  const target = await describeTarget(path);
+  if (target.kind === "stream") return writeStream(path, bytes);
+  const temporary = join(dirname(target.path), `.spr2q-${process.pid}-${randomName()}.tmp`);
+  try {
+    const file = await open(temporary, "wx", target.mode);
+    await fillAndClose(file, bytes);
+    await rename(temporary, target.path);
+  } catch (cause) {
+    await rm(temporary, { force: true }).catch(() => {});
+    throw ioError("write", path, cause);
+  }
+  await syncFolder(dirname(target.path));
+}
+
+function randomName(): string {
+  return randomBytes(6).toString("hex");
+}
+
+interface Target {
+  readonly kind: "file" | "stream";
+  readonly path: string;
+  readonly mode: number;
+}
+
+/** What lies at `path` now. Where that cannot be told, the write itself will say why. */
+async function describeTarget(path: string): Promise<Target> {
+  try {
+    const resolved = await realpath(path);
+    const found = await stat(resolved);
+    if (found.isDirectory()) throw ioError("write", path, { code: "EISDIR" });
+    const kind = found.isFile() ? "file" : "stream";
+    return { kind, path: resolved, mode: found.mode & 0o777 };
+  } catch (cause) {
+    if (cause instanceof Spr2qError) throw cause;
+    return { kind: "file", path, mode: 0o666 };
+  }
+}
+
+async function fillAndClose(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  try {
+    await file.writeFile(bytes);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+async function writeStream(path: string, bytes: Uint8Array): Promise<void> {
+  try {
+    const file = await open(path, "w");
+    try {
+      await file.writeFile(bytes);
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    throw ioError("write", path, cause);
+  }
+}
+
+/** Makes the rename itself durable. Some systems cannot sync a folder; the data is safe anyway. */
+async function syncFolder(path: string): Promise<void> {
+  try {
+    const folder = await open(path, "r");
+    try {
+      await folder.sync();
+    } finally {
+      await folder.close();
+    }
+  } catch {
+    // The file is complete under its name; only its survival of a power cut is less certain.
+  }
+}
+
+/**
+ * Makes the folder `path` (and its parents) if need be, and proves by a trial file that files can
+ * be made in it: a command fails here, before hours of work. Throws ERR_IO.
+ */
+export async function ensureWritableDir(path: string): Promise<void> {
+  const trial = join(path, `.spr2q-${process.pid}-${randomName()}.tmp`);
+  try {
+    await mkdir(path, { recursive: true });
+    const file = await open(trial, "wx");
+    await file.close();
+    await rm(trial);
+  } catch (cause) {
+    const code = (cause as { code?: unknown }).code;
+    // mkdir says EEXIST where the path itself is a file.
+    throw ioError("write to the folder", path, code === "EEXIST" ? { code: "ENOTDIR" } : cause);
+  }
+}

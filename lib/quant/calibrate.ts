@@ -1,0 +1,102 @@
+/**
+ * Initial bounds of every site: one full-precision pass over a batch of patches, DOBI on what each
+ * site sees (uncalibrated quantisers pass their input through, as the authors' code does).
+ */
+import { Graph, Var } from "../autograd.ts";
+import { type F32, native } from "../binding.ts";
+import { forward, type MambaIRv2 } from "../models/mambairv2.ts";
+import { Router } from "../nn/routing.ts";
+import type { Memory } from "../tensor.ts";
+import type { Bounds } from "./codes.ts";
+import { RECTIFIED } from "./policy.ts";
+import { jointBounds, type QuantisedSites, type SiteKind } from "./sites.ts";
+
+/** Activations are thinned to about this many values before the search; extremes stay. */
+const SEARCH_VALUES = 400_000;
+
+/** DOBI (spr2q-method 4.5) of a whole tensor: [lower, upper]. */
+export function dobi(x: F32, bits: number): [number, number] {
+  const [lower, upper] = [new Float32Array(1), new Float32Array(1)];
+  native().dobi(x, lower, upper, 1, x.length, 0, bits, 0);
+  return [lower[0], upper[0]];
+}
+
+/** Every k-th row of x (rows, columns), and the two rows that hold its extremes. */
+function thin(x: F32, columns: number): F32 {
+  const rows = x.length / columns;
+  const every = Math.max(1, Math.ceil(x.length / SEARCH_VALUES));
+  if (every === 1) return x;
+  let [least, most] = [0, 0];
+  for (let i = 1; i < x.length; i++) {
+    if (x[i] < x[least]) least = i;
+    if (x[i] > x[most]) most = i;
+  }
+  const chosen: number[] = [Math.floor(least / columns), Math.floor(most / columns)];
+  for (let row = 0; row < rows; row += every) chosen.push(row);
+  const result = new Float32Array(chosen.length * columns);
+  chosen.forEach((row, i) => {
+    result.set(x.subarray(row * columns, (row + 1) * columns), i * columns);
+  });
+  return result;
+}
+
+/** Bounds of one site from what it saw. */
+function boundsFor(x: Var, kind: SiteKind, bits: number): Bounds {
+  const trainable = (values: ArrayLike<number>): Var =>
+    new Var(Float32Array.from(values), [values.length], true);
+  const { granularity } = kind;
+  if (granularity === "row") {
+    const rows = x.shape[0];
+    const [lower, upper] = [new Float32Array(rows), new Float32Array(rows)];
+    native().dobi(x.data, lower, upper, rows, x.size / rows, 1, bits, 0);
+    return { lower: trainable(lower), upper: trainable(upper), granularity, bits };
+  }
+  const columns = granularity === "column" ? x.shape[x.shape.length - 1] : 1;
+  const sample = thin(x.data, columns);
+  if (granularity === "column") {
+    // Offsets start at the channel means; the search runs on the centred values.
+    const means = new Float64Array(columns);
+    for (let i = 0; i < sample.length; i++) means[i % columns] += sample[i];
+    const centred = Float32Array.from(sample);
+    for (let c = 0; c < columns; c++) means[c] /= sample.length / columns;
+    for (let i = 0; i < centred.length; i++) centred[i] -= means[i % columns];
+    const [low, high] = dobi(centred, bits);
+    const offsets = means.map((mean) => mean + low);
+    return { lower: trainable(offsets), upper: trainable([high - low]), granularity, bits };
+  }
+  const [low, high] = dobi(sample, bits);
+  if (kind.role === "probability" || kind.role === "state") return jointBounds(low, high, bits);
+  return { lower: trainable([low]), upper: trainable([high]), granularity, bits };
+}
+
+/**
+ * Fills `sites.bounds` from one pass over `patches` (batch, h, w, 3); sites that have bounds
+ * already keep them. Routes are sampled with `seed`.
+ */
+export function calibrate(
+  memory: Memory,
+  net: MambaIRv2,
+  sites: QuantisedSites,
+  patches: Var,
+  seed: number,
+): void {
+  const graph = new Graph("running", memory);
+  sites.observer = (site, x, kind) => {
+    if (!sites.bounds.has(site)) sites.bounds.set(site, boundsFor(x, kind, sites.policy.bits));
+  };
+  try {
+    forward(graph, net, patches, sites, new Router({ mode: "sampled", seed }));
+  } finally {
+    sites.observer = null;
+    graph.dispose();
+  }
+}
+
+/** Keys of the modules that carry rectifiers in `net`, layer by layer. */
+export function rectifiedKeys(net: MambaIRv2): string[] {
+  return net.config.depths.flatMap((depth, group) =>
+    Array.from({ length: depth }, (_, layer) =>
+      RECTIFIED.map((module) => `layers.${group}.residual_group.layers.${layer}.${module}`),
+    ).flat(),
+  );
+}

@@ -1,0 +1,264 @@
+/**
+ * The quantised model file: one safetensors file with packed codes, bounds and the remaining float
+ * tensors, and __metadata__ that says how it was made.
+ *
+ *   NAME             float tensors, half precision, under their checkpoint names
+ *   KEY.codes        packed codes of KEY.weight, rows starting on a byte, little-endian in the byte
+ *   LAYER.bounds     every bound of one layer, float32, in the order of siteOrder()
+ */
+import { Var } from "../autograd.ts";
+import type { U8 } from "../binding.ts";
+import { native } from "../binding.ts";
+import { expected, Spr2qError } from "../errors.ts";
+import { type HostTensor, type TensorMap, toFloat16, toFloat32 } from "../io/host_tensor.ts";
+import { writeSafetensors } from "../io/safetensors.ts";
+import { Graph } from "../autograd.ts";
+import { MambaIRv2 } from "../models/mambairv2.ts";
+import { layerPrefix, type MambaConfig, parameterSpecs } from "../models/parameters.ts";
+import { floats, floatsFrom } from "../tensor.ts";
+import { type Bounds, Codes, type Granularity, quantize } from "./codes.ts";
+import { type Policy, policyFor, quantisesScan, type Scope } from "./policy.ts";
+import { jointBounds, QuantisedSites } from "./sites.ts";
+import { codedTensor, type Student } from "./student.ts";
+
+/** Version of the file layout; readers refuse others. */
+export const FORMAT_VERSION = "1";
+
+/** Modules of a layer whose weight is stored as codes, with its tensor's name. */
+const MODULES: readonly (readonly [string, string])[] = [
+  ["wqkv.q", "wqkv.q.weight"],
+  ["wqkv.k", "wqkv.k.weight"],
+  ["wqkv.v", "wqkv.v.weight"],
+  ["win_mhsa.proj", "win_mhsa.proj.weight"],
+  ["convffn1.fc1", "convffn1.fc1.weight"],
+  ["convffn1.sg.conv", "convffn1.sg.conv.weight"],
+  ["convffn1.fc2", "convffn1.fc2.weight"],
+  ["assm.route.0", "assm.route.0.weight"],
+  ["assm.route.2", "assm.route.2.weight"],
+  ["assm.in_proj.0", "assm.in_proj.0.weight"],
+  ["assm.CPE.0", "assm.CPE.0.weight"],
+  ["assm.embeddingB", "assm.embeddingB.weight"],
+  ["embeddingA", "embeddingA.weight"],
+  ["assm.selectiveScan.x_proj_weight", "assm.selectiveScan.x_proj_weight"],
+  ["assm.selectiveScan.dt_projs_weight", "assm.selectiveScan.dt_projs_weight"],
+  ["assm.out_proj", "assm.out_proj.weight"],
+  ["convffn2.fc1", "convffn2.fc1.weight"],
+  ["convffn2.sg.conv", "convffn2.sg.conv.weight"],
+  ["convffn2.fc2", "convffn2.fc2.weight"],
+];
+
+/** Packs codes of (rows, columns) at `bits` each; every row starts on a byte. */
+export function packCodes(codes: Uint8Array, rows: number, columns: number, bits: number): U8 {
+  const rowBytes = Math.ceil((columns * bits) / 8);
+  const packed = new Uint8Array(rows * rowBytes);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      const bit = c * bits;
+      packed[r * rowBytes + (bit >> 3)] |= codes[r * columns + c] << (bit & 7);
+    }
+  }
+  return packed;
+}
+
+/** The inverse of packCodes: one code a byte. */
+export function unpackCodes(packed: Uint8Array, rows: number, columns: number, bits: number): U8 {
+  const rowBytes = Math.ceil((columns * bits) / 8);
+  const codes = new Uint8Array(rows * columns);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      const bit = c * bits;
+      codes[r * columns + c] = (packed[r * rowBytes + (bit >> 3)] >> (bit & 7)) & (2 ** bits - 1);
+    }
+  }
+  return codes;
+}
+
+function layerPrefixes(config: MambaConfig): string[] {
+  return config.depths.flatMap((depth, group) =>
+    Array.from({ length: depth }, (_, layer) => layerPrefix(group, layer)));
+}
+
+/** A site's place in its layer's bounds tensor: granularity and number of values. */
+interface SiteSpec {
+  readonly site: string;
+  readonly granularity: Granularity;
+  readonly joint: boolean;
+  readonly lower: number;
+  readonly upper: number;
+}
+
+/** Sites of one layer in file order, with the number of bounds each stores. */
+function siteOrder(net: MambaIRv2, sites: QuantisedSites, prefix: string): SiteSpec[] {
+  const { policy } = sites;
+  const list = new Map<string, SiteSpec>();
+  const one = (site: string, joint = false): void => {
+    list.set(prefix + site, { site: prefix + site, granularity: "tensor", joint, lower: 1, upper: 1 });
+  };
+  for (const [module, tensor] of codedModules(policy)) {
+    const { shape } = net.get(prefix + tensor);
+    if (!/embedding/.test(module)) {
+      const key = prefix + module;
+      const columns = /conv$|CPE/.test(module) ? shape[0] : net.get(prefix + tensor).size / rowsOf(shape);
+      const { granularity } = sites.inputKind(key);
+      const lower = granularity === "column" ? columns : 1;
+      list.set(sites.inputSite(key), { site: sites.inputSite(key), granularity, joint: false, lower, upper: 1 });
+      const weight = sites.weightKind().granularity;
+      const count = weight === "row" ? rowsOf(shape) : 1;
+      list.set(`${key}.w`, { site: `${key}.w`, granularity: weight, joint: false, lower: count, upper: count });
+    } else {
+      one(`${module}.w`);
+    }
+  }
+  for (const letter of ["q", "k", "v"]) one(`win_mhsa.${letter}`);
+  if (!policy.leads.halfExponent) one("win_mhsa.p", true);
+  one("assm.pool.x");
+  if (quantisesScan(policy)) {
+    for (const name of ["delta", "A", "B", "C", "bias"]) one(`assm.selectiveScan.${name}`);
+    one("assm.selectiveScan.h", true);
+  }
+  return [...list.values()];
+}
+
+const rowsOf = (shape: readonly number[]): number => (shape[0] === 1 ? shape[1] : shape[0]);
+
+function codedModules(policy: Policy): (readonly [string, string])[] {
+  return MODULES.filter(([module]) => module !== "assm.CPE.0" || quantisesScan(policy));
+}
+
+/** What a file says about its making; all strings, as safetensors wants. */
+export type PackMetadata = Readonly<Record<string, string>>;
+
+/** Bytes of the quantised model file of a student. */
+export function packStudent({ net, sites }: Student, metadata: PackMetadata): Uint8Array {
+  const { policy } = sites;
+  const tensors = new Map<string, HostTensor>();
+  for (const { name, shape } of parameterSpecs(net.config)) {
+    if (codedTensor(name, quantisesScan(policy)) && !/norm/.test(name)) continue;
+    tensors.set(name, { shape, dtype: "f16", data: toFloat16(net.weights.get(name)!.data) });
+  }
+  const graph = new Graph("running");
+  for (const prefix of layerPrefixes(net.config)) {
+    for (const [module, tensor] of codedModules(policy)) {
+      const key = prefix + module;
+      const weight = sites.mergedWeight(graph, key, net.get(prefix + tensor));
+      const bounds = sites.bounds.get(`${key}.w`)!;
+      const rows = rowsOf(weight.shape);
+      const flat = new Var(weight.data, [rows, weight.size / rows]);
+      const codes = quantize(graph, flat, bounds).codes;
+      const packed = packCodes(codes, rows, weight.size / rows, policy.bits);
+      tensors.set(`${key}.codes`, { shape: [rows, packed.length / rows], dtype: "u8", data: packed });
+    }
+    const values: number[] = [];
+    for (const { site, joint } of siteOrder(net, sites, prefix)) {
+      const bounds = sites.bounds.get(site)!;
+      if (joint) values.push(...bounds.upper.data);
+      else values.push(...bounds.lower.data, ...bounds.upper.data);
+    }
+    const data = Float32Array.from(values);
+    tensors.set(`${prefix}bounds`, { shape: [data.length], dtype: "f32", data });
+  }
+  graph.dispose();
+  const { config } = net;
+  return writeSafetensors(tensors, {
+    format: "spr2q",
+    format_version: FORMAT_VERSION,
+    architecture: "mambairv2",
+    config: JSON.stringify(config),
+    scale: `${config.scale}`,
+    bits: `${policy.bits}`,
+    scope: policy.scope,
+    leads: JSON.stringify(policy.leads),
+    ...metadata,
+  });
+}
+
+/** True for files that packStudent wrote. */
+export function isPacked(metadata: PackMetadata): boolean {
+  return metadata.format === "spr2q";
+}
+
+/** The frozen network of a quantised model file; ERR_CHECKPOINT names what does not fit. */
+export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: string): Student {
+  if (metadata.format_version !== FORMAT_VERSION) {
+    throw expected("ERR_CHECKPOINT", `${name}: format version`, FORMAT_VERSION,
+      `${metadata.format_version}`, "Quantise again with this version of spr2q.");
+  }
+  const { config, policy } = readHeader(metadata, name);
+  const net = MambaIRv2.empty(config);
+  const sites = new QuantisedSites(policy);
+  const used = new Set<string>();
+  const take = (key: string, length: number): HostTensor => {
+    const found = tensors.get(key);
+    if (found?.data.length !== length) {
+      throw expected("ERR_CHECKPOINT", `${name}: "${key}"`, `${length} elements`,
+        found ? `${found.data.length}` : "no such tensor");
+    }
+    used.add(key);
+    return found;
+  };
+  for (const spec of parameterSpecs(config)) {
+    if (codedTensor(spec.name, quantisesScan(policy)) && !/norm/.test(spec.name)) continue;
+    const weight = net.weights.get(spec.name)!;
+    weight.data.set(toFloat32(take(spec.name, weight.size)));
+  }
+  for (const prefix of layerPrefixes(config)) readLayer(net, sites, prefix, take);
+  for (const key of tensors.keys()) {
+    if (!used.has(key)) throw new Spr2qError("ERR_CHECKPOINT", `${name}: unexpected tensor "${key}".`);
+  }
+  return { net, sites };
+}
+
+function readHeader(metadata: PackMetadata, name: string): { config: MambaConfig; policy: Policy } {
+  try {
+    const config = JSON.parse(metadata.config) as MambaConfig;
+    const leads = JSON.parse(metadata.leads) as Policy["leads"];
+    const policy = policyFor(metadata.scope as Scope, Number(metadata.bits), leads);
+    if (![1, 2, 4, 8].includes(policy.bits) || !Array.isArray(config.depths)) throw new Error("bad header");
+    return { config, policy };
+  } catch (cause) {
+    throw new Spr2qError("ERR_CHECKPOINT", `${name}: its metadata does not describe a quantised model ` +
+      `(${(cause as Error).message}).`, { cause });
+  }
+}
+
+function readLayer(
+  net: MambaIRv2,
+  sites: QuantisedSites,
+  prefix: string,
+  take: (key: string, length: number) => HostTensor,
+): void {
+  const { bits } = sites.policy;
+  const order = siteOrder(net, sites, prefix);
+  const total = order.reduce((sum, { lower, upper }) => sum + lower + upper, 0);
+  const values = toFloat32(take(`${prefix}bounds`, total));
+  let at = 0;
+  for (const { site, granularity, joint, lower, upper } of order) {
+    const low = values.subarray(at, at + lower);
+    const high = values.subarray(at + lower, at + lower + upper);
+    at += lower + upper;
+    sites.bounds.set(site, joint ? jointBounds(low[0], high[0], bits) : {
+      lower: new Var(floatsFrom(low), [lower]), upper: new Var(floatsFrom(high), [upper]), granularity, bits,
+    });
+  }
+  for (const [module, tensor] of codedModules(sites.policy)) {
+    const key = prefix + module;
+    const weight = net.get(prefix + tensor);
+    const rows = rowsOf(weight.shape);
+    const columns = weight.size / rows;
+    const packed = take(`${key}.codes`, rows * Math.ceil((columns * bits) / 8)).data as U8;
+    const bounds = sites.bounds.get(`${key}.w`)!;
+    const shape = /conv$|CPE/.test(module) ? weight.shape : [rows, columns];
+    const narrow = /embedding/.test(module);
+    const codes = narrow ? unpackCodes(packed, rows, columns, bits) : Uint8Array.from(packed);
+    sites.frozen.set(key, new Codes(codes, shape, bounds, narrow ? 8 : bits));
+    restoreFloats(weight, unpackCodes(packed, rows, columns, bits), bounds, rows, columns);
+  }
+}
+
+/** Fills the float tensor with the values of its codes, for inspection and for the tape. */
+function restoreFloats(weight: Var, codes: U8, bounds: Bounds, rows: number, columns: number): void {
+  const granularity = bounds.granularity === "row" ? 1 : 0;
+  const values = floats(rows * columns);
+  native().dequantize(codes, bounds.lower.data, bounds.upper.data, values, rows, columns, granularity, bounds.bits);
+  weight.data.set(values);
+}

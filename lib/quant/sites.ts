@@ -1,0 +1,241 @@
+/**
+ * The quantised network: every site of the policy computes on codes. One class serves calibration
+ * (values are observed and pass through untouched), training, and the frozen packed model, whose
+ * weights come as codes. Sites are named KEY.x (input), KEY.w (weight), KEY.q/k/v/p (attention),
+ * and KEY.u/delta/bias/A/B/C/h (scan).
+ */
+import { type Graph, Var } from "../autograd.ts";
+import type { F32 } from "../binding.ts";
+import { expected } from "../errors.ts";
+import type { LayerWeights } from "../models/mambairv2.ts";
+import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
+import { codedWindowAttention, type ProbabilityCodes, type WindowShape, windowAttention } from "../nn/attention.ts";
+import { selectiveScan } from "../nn/selective_scan.ts";
+import * as ops from "../ops.ts";
+import { type Bounds, Codes, codedDepthwiseConv, codedLinear, dequantize, qdq, quantize } from "./codes.ts";
+import { offsetsAllowed, type Policy, quantisesScan } from "./policy.ts";
+import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
+
+/** Receives what flows through a site while the network runs in float; returns nothing. */
+export type Observer = (site: string, x: Var, wanted: SiteKind) => void;
+
+/** What kind of quantiser a site gets. */
+export interface SiteKind {
+  readonly granularity: Bounds["granularity"];
+  readonly role: "activation" | "weight" | "probability" | "state";
+}
+
+/** Called with every site's codes: tests compare training graph and packed plan with it. */
+export type Tap = (site: string, codes: Codes) => void;
+
+const SCAN = "assm.selectiveScan";
+
+export class QuantisedSites implements Sites {
+  readonly policy: Policy;
+  readonly bounds: Map<string, Bounds>;
+  readonly rectifiers: Map<string, RectifierGroup>;
+  /** Weight codes of a frozen model, by module key. */
+  readonly frozen: Map<string, Codes>;
+  observer: Observer | null = null;
+  tap: Tap | null = null;
+  readonly #float = new FloatSites();
+  /** Codes of a value that several modules share (q, k, v), within one pass. */
+  #shared = new WeakMap<Var, Map<Bounds, Codes>>();
+
+  constructor(
+    policy: Policy,
+    bounds: Map<string, Bounds> = new Map(),
+    rectifiers: Map<string, RectifierGroup> = new Map(),
+    frozen: Map<string, Codes> = new Map(),
+  ) {
+    this.policy = policy;
+    this.bounds = bounds;
+    this.rectifiers = rectifiers;
+    this.frozen = frozen;
+  }
+
+  /** Name of the site that quantises a module's input; q, k and v share theirs with offsets on. */
+  inputSite(key: string): string {
+    const joint = this.policy.leads.channelOffsets ? key.replace(/wqkv\.[qkv]$/, "wqkv") : key;
+    return `${joint}.x`;
+  }
+
+  linear(g: Graph, key: string, x: Var, weight: Var, bias: Var | null): Var {
+    if (this.observer) {
+      this.#observeModule(this.observer, key, x, weight);
+      return this.#float.linear(g, key, x, weight, bias);
+    }
+    return codedLinear(g, this.#input(g, key, x), this.#weight(g, key, weight), bias);
+  }
+
+  depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var {
+    const quantised = !key.endsWith("CPE.0") || quantisesScan(this.policy);
+    if (!quantised) return this.#float.depthwise(g, key, x, weight, bias, grid);
+    if (this.observer) {
+      this.#observeModule(this.observer, key, x, weight);
+      return this.#float.depthwise(g, key, x, weight, bias, grid);
+    }
+    return codedDepthwiseConv(g, this.#input(g, key, x), this.#weight(g, key, weight), bias, grid);
+  }
+
+  attention(
+    g: Graph,
+    key: string,
+    qkv: readonly [Var, Var, Var],
+    table: Var,
+    shape: WindowShape,
+  ): Var {
+    const letters = ["q", "k", "v"];
+    if (this.observer) {
+      letters.forEach((letter, i) => {
+        this.observer?.(`${key}.${letter}`, qkv[i], { granularity: "tensor", role: "activation" });
+      });
+      if (!this.policy.leads.halfExponent) this.#observeProbabilities(g, key, qkv, table, shape);
+      return this.#float.attention(g, key, qkv, table, shape);
+    }
+    const codes = letters.map((letter, i) => this.#codes(g, `${key}.${letter}`, qkv[i]));
+    const ends = codes.flatMap(({ bounds }) => [bounds.lower.data[0], bounds.upper.data[0]]);
+    return codedWindowAttention(g, codes as [Codes, Codes, Codes], Float32Array.from(ends), table,
+      shape, this.#probabilities(key));
+  }
+
+  promptPool(g: Graph, prefix: string, embeddingB: Var, embeddingA: Var): Var {
+    const value = (name: string, x: Var): Var => {
+      const frozen = this.frozen.get(prefix + name);
+      return frozen ? dequantize(g, frozen) : this.#value(g, `${prefix}${name}.w`, x, "weight");
+    };
+    const pool = this.#float.promptPool(g, prefix, value("assm.embeddingB", embeddingB),
+      value("embeddingA", embeddingA));
+    return this.#value(g, `${prefix}assm.pool.x`, pool);
+  }
+
+  scan(
+    g: Graph,
+    prefix: string,
+    u: Var,
+    weights: LayerWeights,
+    batch: number,
+    prompt: (c: Var) => Var,
+  ): Var {
+    const key = `${prefix}${SCAN}`;
+    const all = quantisesScan(this.policy);
+    const { rank, states } = scanSizes(weights);
+    const project = (name: string, x: Var): Var =>
+      this.linear(g, `${key}.${name}`, x, asMatrix(weights(`${SCAN}.${name}`)), null);
+    const operand = (name: string, x: Var): Var => (all ? this.#value(g, `${key}.${name}`, x) : x);
+
+    const scanned = all && !this.observer ? dequantize(g, this.#input(g, `${key}.x_proj_weight`, u)) : u;
+    const projected = project("x_proj_weight", u);
+    const operands = {
+      u: scanned,
+      delta: operand("delta", project("dt_projs_weight", ops.sliceColumns(g, projected, 0, rank))),
+      A: operand("A", ops.negativeExp(g, weights(`${SCAN}.A_logs`))),
+      B: operand("B", ops.sliceColumns(g, projected, rank, states)),
+      C: operand("C", prompt(ops.sliceColumns(g, projected, rank + states, states))),
+      D: weights(`${SCAN}.Ds`),
+      deltaBias: operand("bias", asMatrix(weights(`${SCAN}.dt_projs_bias`))),
+    };
+    if (this.observer && all) {
+      const held = g.floats(u.size * states);
+      const y = selectiveScan(g, operands, batch, null, held);
+      this.observer(`${key}.h`, new Var(held, [held.length]), { granularity: "tensor", role: "state" });
+      return y;
+    }
+    const h = all ? this.#need(`${key}.h`) : null;
+    return selectiveScan(g, operands, batch, h && { bounds: h.lower, bits: h.bits });
+  }
+
+  /** Kind of quantiser of a module's input. */
+  inputKind(key: string): SiteKind {
+    const module = key.replace(/^layers\.\d+\.residual_group\.layers\.\d+\./, "");
+    const granularity = offsetsAllowed(this.policy, module) ? "column" : "tensor";
+    return { granularity, role: "activation" };
+  }
+
+  /** Kind of quantiser of a module's weight. */
+  weightKind(): SiteKind {
+    return { granularity: this.policy.leads.rowBounds ? "row" : "tensor", role: "weight" };
+  }
+
+  /** The weight of a module with its rectifiers merged, before quantisation (Eq. 9). */
+  mergedWeight(g: Graph, key: string, weight: Var): Var {
+    const group = this.rectifiers.get(key);
+    return group ? mergeRectifiers(g, weight, group) : weight;
+  }
+
+  #observeModule(observer: Observer, key: string, x: Var, weight: Var): void {
+    observer(this.inputSite(key), x, this.inputKind(key));
+    observer(`${key}.w`, weight, this.weightKind());
+  }
+
+  #observeProbabilities(
+    g: Graph,
+    key: string,
+    [q, k, v]: readonly [Var, Var, Var],
+    table: Var,
+    shape: WindowShape,
+  ): void {
+    // One sample is enough: its windows hold millions of probabilities.
+    const values = q.size / shape.batch;
+    const first = [q, k, v].map((x) => new Var(x.data.subarray(0, values), [values / q.shape[1], q.shape[1]]));
+    const one = { ...shape, batch: 1 };
+    const held = g.floats(shape.height * shape.width * shape.heads * shape.window ** 2);
+    windowAttention(g, first as [Var, Var, Var], table, one, { kind: "float" }, held);
+    this.observer?.(`${key}.p`, new Var(held, [held.length]), { granularity: "tensor", role: "probability" });
+  }
+
+  #probabilities(key: string): ProbabilityCodes {
+    if (this.policy.leads.halfExponent) return { kind: "half-exponent", bits: this.policy.bits };
+    const { lower, bits } = this.#need(`${key}.p`);
+    return { kind: "uniform", bits, bounds: lower };
+  }
+
+  /** A tensor that enters float arithmetic on its grid (scan operands, embeddings). */
+  #value(g: Graph, site: string, x: Var, role: "activation" | "weight" = "activation"): Var {
+    if (this.observer) {
+      this.observer(site, x, { granularity: "tensor", role });
+      return x;
+    }
+    return qdq(g, x, this.#need(site));
+  }
+
+  #input(g: Graph, key: string, x: Var): Codes {
+    const bounds = this.#need(this.inputSite(key));
+    let known = this.#shared.get(x);
+    if (!known) {
+      known = new Map();
+      this.#shared.set(x, known);
+    }
+    let codes = known.get(bounds);
+    if (!codes) {
+      codes = this.#codes(g, this.inputSite(key), x);
+      known.set(bounds, codes);
+    }
+    return codes;
+  }
+
+  #weight(g: Graph, key: string, weight: Var): Codes {
+    const frozen = this.frozen.get(key);
+    if (frozen) return frozen;
+    return this.#codes(g, `${key}.w`, this.mergedWeight(g, key, weight));
+  }
+
+  #codes(g: Graph, site: string, x: Var): Codes {
+    const codes = quantize(g, x, this.#need(site));
+    this.tap?.(site, codes);
+    return codes;
+  }
+
+  #need(site: string): Bounds {
+    const found = this.bounds.get(site);
+    if (!found) throw expected("ERR_CHECKPOINT", "quantised model", `bounds for "${site}"`, "none");
+    return found;
+  }
+}
+
+/** Lower and upper bound in one vector: the form in which attention and scan take theirs. */
+export function jointBounds(lower: number, upper: number, bits: number): Bounds {
+  const both: F32 = Float32Array.of(lower, upper);
+  const joint = new Var(both, [2], true);
+  return { lower: joint, upper: joint, granularity: "tensor", bits };
+}

@@ -1,0 +1,72 @@
+/** Adam over named leaves, each with a rate of its own (a fraction of the schedule's). */
+import { type Graph, releaseGradients, type Var } from "../autograd.ts";
+import type { F32 } from "../binding.ts";
+import { expected } from "../errors.ts";
+import { floats } from "../tensor.ts";
+
+/** One trainable tensor; the step is schedule rate times `rate()`. */
+export interface Trainable {
+  readonly name: string;
+  readonly value: Var;
+  readonly rate: () => number;
+  /** Puts the value back where it must stay (bounds: upper above lower). */
+  readonly project?: () => void;
+}
+
+export interface AdamSettings {
+  readonly beta1: number;
+  readonly beta2: number;
+  readonly epsilon: number;
+}
+
+export class Adam {
+  readonly settings: AdamSettings;
+  readonly trainables: readonly Trainable[];
+  readonly #moments: Map<string, { m: F32; v: F32 }>;
+  /** Steps taken so far. */
+  steps = 0;
+
+  constructor(trainables: readonly Trainable[], settings: AdamSettings) {
+    this.trainables = trainables;
+    this.settings = settings;
+    this.#moments = new Map(
+      trainables.map((t) => [t.name, { m: floats(t.value.size), v: floats(t.value.size) }]),
+    );
+  }
+
+  /** One step on every leaf that has a gradient; frees the gradients. */
+  step(g: Graph, rate: number): void {
+    this.steps++;
+    const { beta1, beta2, epsilon } = this.settings;
+    for (const { name, value, rate: own, project } of this.trainables) {
+      if (!value.grad) continue;
+      const { m, v } = this.#moments.get(name)!;
+      g.run("adam", value.data, value.grad, m, v, value.size, this.steps, rate * own(), beta1, beta2, epsilon);
+      project?.();
+    }
+    releaseGradients(g.memory, this.trainables.map((t) => t.value));
+  }
+
+  /** Moments and values under stable names, for a checkpoint. */
+  state(): Map<string, F32> {
+    const entries: [string, F32][] = [];
+    for (const { name, value } of this.trainables) {
+      const { m, v } = this.#moments.get(name)!;
+      entries.push([`value.${name}`, value.data], [`m.${name}`, m], [`v.${name}`, v]);
+    }
+    return new Map(entries);
+  }
+
+  /** Restores what state() gave; ERR_RESUME names a tensor that is missing or of another size. */
+  restore(state: ReadonlyMap<string, Float32Array>, steps: number): void {
+    for (const [name, target] of this.state()) {
+      const found = state.get(name);
+      if (found?.length !== target.length) {
+        throw expected("ERR_RESUME", `training checkpoint, tensor "${name}"`, `${target.length} values`,
+          found ? `${found.length}` : "none", "Start again without --resume.");
+      }
+      target.set(found);
+    }
+    this.steps = steps;
+  }
+}

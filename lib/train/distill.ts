@@ -1,0 +1,63 @@
+/** One distillation step: teacher forward, student forward on the same routes, losses, backward. */
+import { Graph, Var } from "../autograd.ts";
+import { FloatSites } from "../models/sites.ts";
+import { forward, type MambaIRv2, type Trace } from "../models/mambairv2.ts";
+import { Router } from "../nn/routing.ts";
+import type { Student } from "../quant/student.ts";
+import type { Memory } from "../tensor.ts";
+
+/** Losses of a step: mean |student - teacher| of pixels, mean relative squared feature error. */
+export interface Losses {
+  readonly loss: number;
+  readonly pixel: number;
+  readonly feature: number;
+}
+
+/** Tokens of a batch above which layers are recomputed in backward instead of kept (4 GB). */
+const RECOMPUTE_TOKENS = 12_000;
+
+/**
+ * Losses on LR patches `low` (batch, h, w, 3). With `graph` recording, gradients end up in the
+ * student's leaves. `seed` keys the routing noise, which teacher and student share.
+ */
+export function distill(
+  memory: Memory,
+  teacher: MambaIRv2,
+  student: Student,
+  low: Var,
+  featureWeight: number,
+  seed: number,
+  learn: boolean,
+): Losses {
+  const quiet = new Graph("running", memory);
+  const wanted: Trace = { layers: [], groups: [] };
+  const routes = new Router({ mode: "sampled", seed });
+  const target = forward(quiet, teacher, low, new FloatSites(), routes, wanted);
+
+  const recompute = low.size / 3 > RECOMPUTE_TOKENS;
+  const graph = new Graph(learn ? "recording" : "running", memory, recompute);
+  const got: Trace = { layers: [], groups: [] };
+  const router = new Router({ replay: routes.classes });
+  const output = forward(graph, student.net, low, student.sites, router, got);
+  const loss = graph.floats(1);
+  const gradient = graph.floats(output.size);
+  graph.run("l1Loss", output.data, target.data, loss, gradient, output.size);
+  const pixel = loss[0];
+  if (learn) graph.seed(output, gradient);
+  let feature = 0;
+  if (featureWeight > 0) {
+    const count = got.layers.length;
+    got.layers.forEach((layer, i) => {
+      const part = graph.floats(layer.size);
+      graph.run("featureLoss", layer.data, wanted.layers[i].data, loss, part, layer.size, low.shape[0]);
+      feature += loss[0] / count;
+      if (!learn) return;
+      graph.run("scale", part, part, layer.size, featureWeight / count);
+      graph.seed(layer, part);
+    });
+  }
+  quiet.dispose();
+  if (learn) graph.backward();
+  graph.dispose();
+  return { loss: pixel + featureWeight * feature, pixel, feature };
+}

@@ -1,0 +1,129 @@
+/**
+ * Training patches: random crops of HR images with their MATLAB-bicubic LR twins, flipped and
+ * rotated. A batch is a function of (seed, iteration) alone, so a resumed run sees the same ones.
+ */
+import { readFile } from "node:fs/promises";
+import { Var } from "../autograd.ts";
+import { Spr2qError } from "../errors.ts";
+import { listImages } from "../io/images.ts";
+import { decodePng, type RasterImage } from "../io/png.ts";
+import { bicubicResize } from "../metrics/resize.ts";
+import { floats } from "../tensor.ts";
+
+/** One HR image (cropped to a multiple of the scale) and its LR twin, 8-bit RGB. */
+interface Pair {
+  readonly name: string;
+  readonly high: Uint8Array;
+  readonly low: Uint8Array;
+  readonly width: number;
+  readonly height: number;
+}
+
+/** One batch: low (batch, patch, patch, 3) and high (batch, s*patch, s*patch, 3) in 0..1. */
+export interface Batch {
+  readonly low: Var;
+  readonly high: Var;
+}
+
+/** A small counter-based generator: uniform numbers in [0, 1) from a seed (mulberry32). */
+export function generator(...seeds: readonly number[]): () => number {
+  let state = 0x9e3779b9;
+  for (const seed of seeds) state = Math.imul(state ^ (seed >>> 0), 0x85ebca6b) ^ (state >>> 13);
+  state >>>= 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** 8-bit RGB of an image, grey replicated, alpha dropped, cropped to multiples of `scale`. */
+export function rgb8(image: RasterImage, scale: number): { data: Uint8Array; width: number; height: number } {
+  const width = image.width - (image.width % scale);
+  const height = image.height - (image.height % scale);
+  const { channels, depth } = image;
+  const data = new Uint8Array(width * height * 3);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      for (let c = 0; c < 3; c++) {
+        const value = image.data[(y * image.width + x) * channels + (channels < 3 ? 0 : c)];
+        data[(y * width + x) * 3 + c] = depth === 16 ? Math.round(value / 257) : value;
+      }
+    }
+  }
+  return { data, width, height };
+}
+
+/** The images of a folder, ready for cropping. */
+export class PatchSource {
+  readonly scale: number;
+  readonly #pairs: readonly Pair[];
+
+  private constructor(scale: number, pairs: readonly Pair[]) {
+    this.scale = scale;
+    this.#pairs = pairs;
+  }
+
+  /** Reads all PNGs of `dir`; ERR_DATA where one is smaller than an LR patch of `patch` needs. */
+  static async open(dir: string, scale: number, patch: number): Promise<PatchSource> {
+    const pairs: Pair[] = [];
+    for (const path of await listImages(dir)) {
+      const { data, width, height } = rgb8(decodePng(await readFile(path), path), scale);
+      if (Math.min(width, height) < patch * scale) {
+        throw new Spr2qError("ERR_DATA", `${path} is ${width}x${height}: patches of ${patch} at x${scale} ` +
+          `need ${patch * scale} pixels a side. Remove it or lower --patch.`);
+      }
+      const low = bicubicResize(data, width, height, 3, 1 / scale);
+      pairs.push({ name: path, high: data, low: low.data, width: width / scale, height: height / scale });
+    }
+    return new PatchSource(scale, pairs);
+  }
+
+  get size(): number {
+    return this.#pairs.length;
+  }
+
+  /** `batch` crops of patch x patch LR pixels; all eight symmetries, each as likely. */
+  draw(batch: number, patch: number, seed: number, iteration: number): Batch {
+    const draw = generator(seed, iteration, 0x5eed);
+    const side = patch * this.scale;
+    const low = floats(batch * patch * patch * 3);
+    const high = floats(batch * side * side * 3);
+    for (let b = 0; b < batch; b++) {
+      const pair = this.#pairs[Math.floor(draw() * this.#pairs.length)];
+      const x = Math.floor(draw() * (pair.width - patch + 1));
+      const y = Math.floor(draw() * (pair.height - patch + 1));
+      const turn = Math.floor(draw() * 8);
+      crop(pair.low, pair.width, x, y, patch, turn, low.subarray(b * patch * patch * 3));
+      crop(pair.high, pair.width * this.scale, x * this.scale, y * this.scale, side, turn,
+        high.subarray(b * side * side * 3));
+    }
+    return {
+      low: new Var(low, [batch, patch, patch, 3]),
+      high: new Var(high, [batch, side, side, 3]),
+    };
+  }
+}
+
+/** Copies a square, transposed (bit 0) and mirrored (bits 1, 2), as floats in 0..1. */
+function crop(
+  source: Uint8Array,
+  width: number,
+  x0: number,
+  y0: number,
+  side: number,
+  turn: number,
+  target: Float32Array,
+): void {
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      const [u, v] = turn & 1 ? [y, x] : [x, y];
+      const sx = x0 + (turn & 2 ? side - 1 - u : u);
+      const sy = y0 + (turn & 4 ? side - 1 - v : v);
+      const from = (sy * width + sx) * 3;
+      const to = (y * side + x) * 3;
+      for (let c = 0; c < 3; c++) target[to + c] = source[from + c] / 255;
+    }
+  }
+}

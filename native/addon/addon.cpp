@@ -1,0 +1,113 @@
+// Module init: every op of the table under its camel-case name, and a handful of functions about
+// the backend itself. binding.d.ts types what is exported here, in the same order.
+#include "args.hpp"
+
+#include <cstdlib>
+#include <string>
+
+#include "../core/backend.hpp"
+#include "../core/pool.hpp"
+#include "wrap_plan.hpp"
+
+namespace spr2q {
+namespace {
+
+const Backend*& chosen_backend() {
+  static const Backend* backend = [] {
+    const char* names[8];
+    return find_backend(list_backends(names, 8) > 0 ? names[0] : "reference");
+  }();
+  return backend;
+}
+
+template <class Args, void (*Backend::*op)(const Args&)>
+Napi::Value call(const Napi::CallbackInfo& info) {
+  const char* name = static_cast<const char*>(info.Data());
+  Args args;
+  ArgumentReader reader(info, name);
+  args.visit(reader);
+  if (const char* problem = args.check()) {
+    throw Napi::RangeError::New(info.Env(), std::string(name) + ": " + problem);
+  }
+  (chosen_backend()->*op)(args);
+  return info.Env().Undefined();
+}
+
+std::string camel_case(const char* name) {
+  std::string result;
+  for (const char* c = name; *c; ++c) {
+    if (*c == '_' && c[1]) result += static_cast<char>(std::toupper(*++c));
+    else result += *c;
+  }
+  return result;
+}
+
+// allocate(bytes): an ArrayBuffer on a 64-byte boundary, contents undefined.
+Napi::Value allocate(const Napi::CallbackInfo& info) {
+  const double bytes = info[0].ToNumber().DoubleValue();
+  void* data = bytes >= 0 && bytes < 1e15
+                   ? std::aligned_alloc(64, (static_cast<size_t>(bytes) + 127) / 64 * 64)
+                   : nullptr;
+  if (!data) throw Napi::Error::New(info.Env(), "allocate: no memory for " + std::to_string(bytes) + " bytes");
+  return Napi::ArrayBuffer::New(info.Env(), data, static_cast<size_t>(bytes),
+                                [](Napi::Env, void* block) { std::free(block); });
+}
+
+Napi::Value backends(const Napi::CallbackInfo& info) {
+  const char* names[8];
+  const int count = list_backends(names, 8);
+  Napi::Array list = Napi::Array::New(info.Env());
+  for (int i = 0; i < count; ++i) list.Set(static_cast<uint32_t>(i), names[i]);
+  return list;
+}
+
+Napi::Value backend_name(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), chosen_backend()->name);
+}
+
+Napi::Value use_backend(const Napi::CallbackInfo& info) {
+  const std::string name = info[0].ToString();
+  const Backend* backend = find_backend(name.c_str());
+  if (!backend) throw Napi::RangeError::New(info.Env(), "useBackend: this machine has no \"" + name + "\"");
+  chosen_backend() = backend;
+  return info.Env().Undefined();
+}
+
+Napi::Value threads(const Napi::CallbackInfo& info) {
+  if (info.Length() > 0) set_thread_count(info[0].ToNumber().Int32Value());
+  return Napi::Number::New(info.Env(), thread_count());
+}
+
+Napi::Value op_names(const Napi::CallbackInfo& info) {
+  Napi::Array list = Napi::Array::New(info.Env());
+#define SPR2Q_NAME(op, Args) list.Set(list.Length(), camel_case(#op));
+  SPR2Q_OPS(SPR2Q_NAME)
+#undef SPR2Q_NAME
+  return list;
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  exports.Set("allocate", Napi::Function::New(env, allocate, "allocate"));
+  exports.Set("backends", Napi::Function::New(env, backends, "backends"));
+  exports.Set("backendName", Napi::Function::New(env, backend_name, "backendName"));
+  exports.Set("useBackend", Napi::Function::New(env, use_backend, "useBackend"));
+  exports.Set("threads", Napi::Function::New(env, threads, "threads"));
+  exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
+  exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
+  exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));
+#define SPR2Q_EXPORT(op, Args)                                                               \
+  exports.Set(camel_case(#op), Napi::Function::New(env, call<Args, &Backend::op>, #op,       \
+                                                   const_cast<char*>(#op)));
+  SPR2Q_OPS(SPR2Q_EXPORT)
+#undef SPR2Q_EXPORT
+  return exports;
+}
+
+}  // namespace
+
+const Backend& current_backend() { return *chosen_backend(); }
+
+}  // namespace spr2q
+
+using spr2q::init;
+NODE_API_MODULE(spr2q, init)

@@ -1,0 +1,149 @@
+// A pool of kept threads with one job at a time. See pool.hpp for the contract.
+#include "pool.hpp"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace spr2q {
+namespace {
+
+struct Job {
+  ChunkFunction function;
+  void* context;
+  int64_t n;
+  int64_t grain;
+  std::atomic<int64_t> next{0};
+};
+
+thread_local bool inside_parallel_region = false;
+
+void run_chunks(Job& job) {
+  inside_parallel_region = true;
+  for (;;) {
+    const int64_t begin = job.next.fetch_add(job.grain);
+    if (begin >= job.n) break;
+    const int64_t end = begin + job.grain < job.n ? begin + job.grain : job.n;
+    job.function(job.context, begin, end);
+  }
+  inside_parallel_region = false;
+}
+
+class Pool {
+ public:
+  ~Pool() { resize(1); }
+
+  int size() const { return static_cast<int>(threads_.size()) + 1; }
+
+  void resize(int count) {
+    std::lock_guard<std::mutex> turn(turn_);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    stopping_ = false;
+    for (int i = 1; i < count; ++i) threads_.emplace_back([this, g = generation_] { work(g); });
+  }
+
+  void run(Job& job) {
+    std::lock_guard<std::mutex> turn(turn_);  // one job at a time; others wait here
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = &job;
+      ++generation_;
+      active_ = static_cast<int>(threads_.size());
+    }
+    wake_.notify_all();
+    run_chunks(job);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return active_ == 0; });
+    job_ = nullptr;
+  }
+
+ private:
+  void work(uint64_t seen) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+      if (stopping_) return;
+      seen = generation_;
+      Job* job = job_;
+      lock.unlock();
+      run_chunks(*job);
+      lock.lock();
+      if (--active_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex turn_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  std::vector<std::thread> threads_;
+  Job* job_ = nullptr;
+  uint64_t generation_ = 0;
+  int active_ = 0;
+  bool stopping_ = false;
+};
+
+Pool& pool() {
+  // Never destroyed: joining threads while the process exits can deadlock in the loader.
+  static Pool* instance = [] {
+    Pool* made = new Pool();
+    const unsigned cores = std::thread::hardware_concurrency();
+    made->resize(cores > 0 ? static_cast<int>(cores) : 1);
+    return made;
+  }();
+  return *instance;
+}
+
+struct Scratch {
+  void* data[16] = {};
+  size_t bytes[16] = {};
+  ~Scratch() {
+    for (void* block : data) std::free(block);
+  }
+};
+
+}  // namespace
+
+void parallel_chunks(int64_t n, int64_t grain, ChunkFunction function, void* context) {
+  if (n <= 0) return;
+  if (grain < 1) grain = 1;
+  if (inside_parallel_region || n <= grain || pool().size() == 1) {
+    for (int64_t begin = 0; begin < n; begin += grain) {
+      function(context, begin, begin + grain < n ? begin + grain : n);
+    }
+    return;
+  }
+  Job job;
+  job.function = function;
+  job.context = context;
+  job.n = n;
+  job.grain = grain;
+  pool().run(job);
+}
+
+int thread_count() { return pool().size(); }
+
+void set_thread_count(int count) { pool().resize(count < 1 ? 1 : count); }
+
+void* scratch_bytes(int slot, size_t bytes) {
+  thread_local Scratch scratch;
+  if (scratch.bytes[slot] < bytes) {
+    std::free(scratch.data[slot]);
+    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+    scratch.data[slot] = std::aligned_alloc(64, rounded);
+    scratch.bytes[slot] = scratch.data[slot] ? rounded : 0;
+    if (!scratch.data[slot]) std::abort();  // kilobytes to a few megabytes: nothing could go on
+  }
+  return scratch.data[slot];
+}
+
+}  // namespace spr2q

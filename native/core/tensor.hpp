@@ -1,0 +1,28 @@
+// Views of memory that somebody else owns. A view is a pointer and a number of elements, nothing
+// more: shapes travel as separate integers in each op's argument struct (ops.hpp), layouts are
+// row-major and token-major (batch, height, width, channels). An absent optional operand has
+// data == nullptr and size == 0. The structs are plain C: they cross the backend table by value.
+#pragma once
+#include <cstdint>
+
+namespace spr2q {
+
+struct F32 {
+  float* data;
+  int64_t size;
+  explicit operator bool() const { return data != nullptr; }
+};
+
+struct U8 {
+  uint8_t* data;
+  int64_t size;
+  explicit operator bool() const { return data != nullptr; }
+};
+
+struct I32 {
+  int32_t* data;
+  int64_t size;
+  explicit operator bool() const { return data != nullptr; }
+};
+
+}  // namespace spr2q

@@ -1,0 +1,339 @@
+// Fast linear layer on integer codes: exact int32 sums, then the float epilogue of ops.hpp. The
+// weight codes are unpacked once per call into a panel in which the codes of kCodes successive
+// inputs lie side by side for each output, the shape that the dot-product instructions want:
+//   AVX-512     vpdpbusd: 4 codes a step, u8 x s8 into int32; 8-bit weights are stored minus 128
+//               and 128 * total is added back.
+//   AVX2 narrow maddubs: 4 codes a step into int16, widened before it can overflow (4-bit codes:
+//               never below 288 inputs). Where two products could overflow: AVX2 wide, 2 codes a
+//               step as int16 pairs.
+//   portable    1 code a step, plain ints.
+// A tile of rows x vectors of outputs stays in registers, as in panel.hpp.
+#include "panel.hpp"
+
+namespace spr2q {
+namespace SPR2Q_ISA {
+namespace {
+
+constexpr int64_t kRowsPerTask = 768;  // rows a thread takes at once: some 20 us of work
+// Scratch of the caller, and (kTile) of the thread that runs a task.
+enum Slot { kWeightPanel, kEpilogue, kTile };
+
+#if defined(__AVX512F__)
+typedef __m512i VecI;
+static inline VecI splat_int(int32_t x) { return _mm512_set1_epi32(x); }
+static inline VecF to_float(VecI a) { return {_mm512_cvtepi32_ps(a)}; }
+#elif defined(__AVX2__)
+typedef __m256i VecI;
+static inline VecI splat_int(int32_t x) { return _mm256_set1_epi32(x); }
+static inline VecF to_float(VecI a) { return {_mm256_cvtepi32_ps(a)}; }
+#else
+typedef int32_t VecI __attribute__((vector_size(16)));
+static inline VecI splat_int(int32_t x) { return VecI{x, x, x, x}; }
+static inline VecF to_float(VecI a) { return {__builtin_convertvector(a, Float4)}; }
+#endif
+
+static inline int32_t four_codes(const uint8_t* p) {
+  int32_t group;
+  std::memcpy(&group, p, 4);
+  return group;
+}
+
+// How one step multiplies. Weight: type of a code in the panel. Input: type of a code of x.
+// accumulate() adds `steps` steps to sum[R][V]; rows[r] are the inputs, `stride` bytes a panel row.
+#if defined(__AVX512F__)
+struct Vnni {
+  typedef int8_t Weight;
+  typedef uint8_t Input;
+  static constexpr int kCodes = 4;
+  template <int R, int V>
+  static inline void accumulate(VecI (&sum)[R][V], const uint8_t* const* rows, const int8_t* panel,
+                                int64_t stride, int64_t steps, int64_t) {
+    for (int64_t k = 0; k < steps; ++k, panel += stride) {
+      VecI weight[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) weight[v] = _mm512_loadu_si512(panel + v * 64);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const VecI x = splat_int(four_codes(rows[r] + 4 * k));
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], x, weight[v]);
+      }
+    }
+  }
+};
+#elif defined(__AVX2__)
+struct Narrow {
+  typedef int8_t Weight;
+  typedef uint8_t Input;
+  static constexpr int kCodes = 4;
+  template <int R, int V>
+  static inline void accumulate(VecI (&sum)[R][V], const uint8_t* const* rows, const int8_t* panel,
+                                int64_t stride, int64_t steps, int64_t safe_steps) {
+    const VecI ones = _mm256_set1_epi16(1);
+    for (int64_t first = 0; first < steps; first += safe_steps) {
+      const int64_t last = first + safe_steps < steps ? first + safe_steps : steps;
+      VecI part[R][V];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) part[r][v] = _mm256_setzero_si256();
+      }
+      for (int64_t k = first; k < last; ++k, panel += stride) {
+        VecI weight[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          weight[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + v * 32));
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const VecI x = splat_int(four_codes(rows[r] + 4 * k));
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) {
+            part[r][v] = _mm256_add_epi16(part[r][v], _mm256_maddubs_epi16(x, weight[v]));
+          }
+        }
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          sum[r][v] = _mm256_add_epi32(sum[r][v], _mm256_madd_epi16(part[r][v], ones));
+        }
+      }
+    }
+  }
+};
+struct Wide {
+  typedef int16_t Weight;
+  typedef int16_t Input;
+  static constexpr int kCodes = 2;
+  template <int R, int V>
+  static inline void accumulate(VecI (&sum)[R][V], const int16_t* const* rows, const int16_t* panel,
+                                int64_t stride, int64_t steps, int64_t) {
+    for (int64_t k = 0; k < steps; ++k, panel += stride) {
+      VecI weight[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        weight[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + v * 16));
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        int32_t pair;
+        std::memcpy(&pair, rows[r] + 2 * k, 4);
+        const VecI x = splat_int(pair);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          sum[r][v] = _mm256_add_epi32(sum[r][v], _mm256_madd_epi16(x, weight[v]));
+        }
+      }
+    }
+  }
+};
+#else
+struct Plain {
+  typedef int32_t Weight;
+  typedef uint8_t Input;
+  static constexpr int kCodes = 1;
+  template <int R, int V>
+  static inline void accumulate(VecI (&sum)[R][V], const uint8_t* const* rows, const int32_t* panel,
+                                int64_t stride, int64_t steps, int64_t) {
+    for (int64_t k = 0; k < steps; ++k, panel += stride) {
+      VecI weight[V];
+      std::memcpy(weight, panel, sizeof(weight));
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sum[r][v] += splat_int(rows[r][k]) * weight[v];
+      }
+    }
+  }
+};
+#endif
+
+// Everything that does not depend on the rows. The three vectors of the epilogue are padded.
+struct Plan {
+  const void* panel;  // (steps, width, kCodes)
+  const float *product_scale, *total_scale, *constant;
+  int64_t in, out, width, steps, safe_steps;
+  int32_t weight_offset;  // what was subtracted from the weight codes
+};
+
+static inline int code_at(const uint8_t* row, int64_t i, int64_t bits) {
+  const int64_t bit = i * bits;
+  return row[bit >> 3] >> (bit & 7) & ((1 << bits) - 1);
+}
+
+template <class Dot>
+static void pack_codes(typename Dot::Weight* panel, const CodedLinear& a, const Plan& plan) {
+  const int64_t row_bytes = (a.in * a.storage_bits + 7) / 8;
+  std::memset(panel, 0, static_cast<size_t>(plan.steps * plan.width * Dot::kCodes) *
+                            sizeof(typename Dot::Weight));
+  for (int64_t o = 0; o < a.out; ++o) {
+    for (int64_t i = 0; i < a.in; ++i) {
+      const int code = code_at(a.weight.data + o * row_bytes, i, a.storage_bits);
+      panel[(i / Dot::kCodes * plan.width + o) * Dot::kCodes + i % Dot::kCodes] =
+          static_cast<typename Dot::Weight>(code - plan.weight_offset);
+    }
+  }
+}
+
+// Scales and constants, by the formulas of ops.hpp: float32 products, one double sum per output.
+static void fill_epilogue(float* scales, const CodedLinear& a, const Plan& plan) {
+  const float x_levels = static_cast<float>((1 << a.x_bits) - 1);
+  const float weight_levels = static_cast<float>((1 << a.weight_bits) - 1);
+  const bool by_column = a.x_granularity == kColumn, by_row = a.weight_granularity == kRow;
+  const float x_range = by_column ? a.x_upper.data[0] : a.x_upper.data[0] - a.x_lower.data[0];
+  const float x_step = x_range / x_levels;
+  const int64_t row_bytes = (a.in * a.storage_bits + 7) / 8;
+  std::memset(scales, 0, static_cast<size_t>(3 * plan.width) * sizeof(float));
+  for (int64_t o = 0; o < a.out; ++o) {
+    const float lower = a.weight_lower.data[by_row ? o : 0];
+    const float step = (a.weight_upper.data[by_row ? o : 0] - lower) / weight_levels;
+    double folded = 0.0;
+    for (int64_t i = 0; i < a.in; ++i) {
+      const int code = code_at(a.weight.data + o * row_bytes, i, a.storage_bits);
+      const double weight = static_cast<double>(step) * code + lower;
+      folded += static_cast<double>(a.x_lower.data[by_column ? i : 0]) * weight;
+    }
+    scales[o] = x_step * step;
+    scales[plan.width + o] = x_step * lower;
+    scales[2 * plan.width + o] = static_cast<float>((a.bias ? a.bias.data[o] : 0.0) + folded);
+  }
+}
+
+static inline int32_t code_total(const uint8_t* row, int64_t n) {
+  int64_t i = 0;
+  int32_t total = 0;
+#if defined(__AVX2__)
+  const __m128i zero = _mm_setzero_si128();
+  __m128i sums = zero;
+  for (; i + 16 <= n; i += 16) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + i));
+    sums = _mm_add_epi64(sums, _mm_sad_epu8(codes, zero));
+  }
+  if (i + 8 <= n) {
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + i));
+    sums = _mm_add_epi64(sums, _mm_sad_epu8(codes, zero));
+    i += 8;
+  }
+  total = _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2);
+#endif
+  for (; i < n; ++i) total += row[i];
+  return total;
+}
+
+// Outputs [column, column + V vectors) of one tile of rows.
+template <class Dot, int V, int R>
+static inline void tile_block(const Plan& plan, const typename Dot::Input* const* rows,
+                              const int32_t* totals, float* y, int64_t column, int64_t valid) {
+  VecI sum[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const VecI start = splat_int(plan.weight_offset * totals[r]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = start;
+  }
+  const auto* panel = static_cast<const typename Dot::Weight*>(plan.panel) + column * Dot::kCodes;
+  Dot::template accumulate<R, V>(sum, rows, panel, plan.width * Dot::kCodes, plan.steps,
+                                 plan.safe_steps);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const VecF total = splat(static_cast<float>(totals[r]));
+    VecF value[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const int64_t at = column + v * kLanes;
+      const VecF shift = fma(load(plan.total_scale + at), total, load(plan.constant + at));
+      value[v] = fma(load(plan.product_scale + at), to_float(sum[r][v]), shift);
+    }
+    if (r < valid) store_tile_row<V>(y + r * plan.out + column, value, plan.out - column);
+  }
+}
+
+constexpr int kTileRows = 6;  // 6 x 4 sums and 5 more fill the 32 registers of AVX-512
+
+template <class Dot>
+static inline void tile(const Plan& plan, const typename Dot::Input* const* rows,
+                        const int32_t* totals, float* y, int64_t valid) {
+  for (int64_t vector = 0, count = plan.width / kLanes; vector < count;) {
+    const int64_t wide = block_vectors(count - vector), column = vector * kLanes;
+    switch (wide) {
+      case 1: tile_block<Dot, 1, kTileRows>(plan, rows, totals, y, column, valid); break;
+      case 2: tile_block<Dot, 2, kTileRows>(plan, rows, totals, y, column, valid); break;
+#if defined(__AVX2__)
+      case 3: tile_block<Dot, 3, kTileRows>(plan, rows, totals, y, column, valid); break;
+#endif
+#if defined(__AVX512F__)
+      case 4: tile_block<Dot, 4, kTileRows>(plan, rows, totals, y, column, valid); break;
+#endif
+    }
+    vector += wide;
+  }
+}
+
+// Rows are read in place, in whole steps; the bytes past a row's end meet weight 0. Only a tile
+// that holds the last row of the tensor is copied first, so that no byte past the end is read, and
+// so is every tile whose codes must be widened.
+template <class Dot>
+static void run(const CodedLinear& a, Plan plan) {
+  typedef typename Dot::Input Input;
+  plan.steps = (a.in + Dot::kCodes - 1) / Dot::kCodes;
+  auto* panel = scratch<typename Dot::Weight>(kWeightPanel, plan.steps * plan.width * Dot::kCodes);
+  pack_codes<Dot>(panel, a, plan);
+  plan.panel = panel;
+  const int64_t copy_step = plan.steps * Dot::kCodes;
+  parallel_for(a.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    Input* copy = scratch<Input>(kTile, kTileRows * copy_step);
+    for (int64_t row = begin; row < end; row += kTileRows) {
+      const int64_t valid = end - row < kTileRows ? end - row : kTileRows;
+      const uint8_t* x = a.x.data + row * a.in;
+      const bool copied = sizeof(Input) > 1 || row + valid == a.rows;
+      const Input* rows[kTileRows];
+      int32_t totals[kTileRows];
+      for (int64_t r = 0; r < kTileRows; ++r) {
+        const uint8_t* from = x + (r < valid ? r : valid - 1) * a.in;
+        totals[r] = code_total(from, a.in);
+        rows[r] = reinterpret_cast<const Input*>(from);
+        if (!copied) continue;
+        rows[r] = copy + r * copy_step;
+        for (int64_t i = 0; i < copy_step; ++i) {
+          copy[r * copy_step + i] = i < a.in ? static_cast<Input>(from[i]) : Input(0);
+        }
+      }
+      tile<Dot>(plan, rows, totals, a.y.data + row * a.out, valid);
+    }
+  });
+}
+
+}  // namespace
+
+void coded_linear(const CodedLinear& a) {
+  Plan plan = {};
+  plan.in = a.in;
+  plan.out = a.out;
+  plan.width = padded(a.out);
+  float* scales = scratch<float>(kEpilogue, 3 * plan.width);
+  fill_epilogue(scales, a, plan);
+  plan.product_scale = scales;
+  plan.total_scale = scales + plan.width;
+  plan.constant = scales + 2 * plan.width;
+#if defined(__AVX512F__)
+  plan.weight_offset = a.weight_bits == 8 ? 128 : 0;
+  run<Vnni>(a, plan);
+#elif defined(__AVX2__)
+  const int64_t x_top = (1 << a.x_bits) - 1;
+  const int64_t weight_top = a.weight_bits == 8 ? 128 : (1 << a.weight_bits) - 1;
+  plan.safe_steps = 32767 / (2 * x_top * weight_top);  // a step adds two products to an int16
+  if (plan.safe_steps > 0) {
+    plan.weight_offset = a.weight_bits == 8 ? 128 : 0;
+    run<Narrow>(a, plan);
+  } else {
+    run<Wide>(a, plan);
+  }
+#else
+  run<Plain>(a, plan);
+#endif
+}
+
+}  // namespace SPR2Q_ISA
+}  // namespace spr2q

@@ -1,0 +1,168 @@
+// Fast layer normalisation; shapes and formulas as in native/ops/layer_norm.cpp. A row is a
+// few vectors (48 channels = 3 of AVX-512), read three times from L1: mean, variance of the
+// centred values (never mean of squares: activations have means far above their deviation),
+// output. The number of vectors is a template argument where it is common, so that the row loops
+// unroll and the row stays in registers.
+#include "simd.hpp"
+
+namespace spr2q {
+namespace SPR2Q_ISA {
+namespace {
+
+constexpr float kEpsilon = 1e-5f;        // added to the variance, as in both backbones
+constexpr int64_t kForwardRows = 512;    // rows per chunk: 96 KB at 48 channels
+constexpr int64_t kBackwardRows = 256;   // rows per chunk and per partial sum of gweight, gbias
+
+// How a row of `channels` is cut into vectors: the last has `last` lanes, `mask` is 1 in them.
+struct RowShape {
+  int64_t channels;
+  int vectors, last;
+  VecF mask;
+};
+
+static RowShape row_shape(int64_t channels) {
+  const int vectors = static_cast<int>((channels + kLanes - 1) / kLanes);
+  const int last = static_cast<int>(channels - static_cast<int64_t>(vectors - 1) * kLanes);
+  float ones[kLanes];
+  for (int i = 0; i < kLanes; ++i) ones[i] = i < last ? 1.0f : 0.0f;
+  return {channels, vectors, last, load(ones)};
+}
+
+// Vector i of a row; with kTail the last one is partial and its other lanes are 0.
+template <bool kTail>
+static inline VecF load_vector(const float* p, int i, int vectors, const RowShape& shape) {
+  return kTail && i == vectors - 1 ? load_first(p + i * kLanes, shape.last) : load(p + i * kLanes);
+}
+template <bool kTail>
+static inline void store_vector(float* p, VecF a, int i, int vectors, const RowShape& shape) {
+  if (kTail && i == vectors - 1) {
+    store_first(p + i * kLanes, a, shape.last);
+  } else {
+    store(p + i * kLanes, a);
+  }
+}
+
+struct Moments {
+  VecF mean, reciprocal;
+};
+
+template <bool kTail>
+static inline Moments moments(const float* x, int vectors, const RowShape& shape) {
+  const float share = 1.0f / static_cast<float>(shape.channels);
+  VecF total = splat(0.0f);
+  for (int i = 0; i < vectors; ++i) total = total + load_vector<kTail>(x, i, vectors, shape);
+  const VecF mean = splat(sum(total) * share);
+  VecF squares = splat(0.0f);
+  for (int i = 0; i < vectors; ++i) {
+    VecF d = load_vector<kTail>(x, i, vectors, shape) - mean;
+    if (kTail && i == vectors - 1) d = d * shape.mask;
+    squares = fma(d, d, squares);
+  }
+  const float variance = sum(squares) * share;
+  return {mean, splat(1.0f / __builtin_sqrtf(variance + kEpsilon))};
+}
+
+template <int kVectors, bool kTail>
+static void normalise(const LayerNorm& a, const RowShape& shape, int64_t begin, int64_t end) {
+  const int vectors = kVectors > 0 ? kVectors : shape.vectors;
+  const float *weight = a.weight.data, *bias = a.bias.data;
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = a.x.data + row * shape.channels;
+    float* y = a.y.data + row * shape.channels;
+    const Moments m = moments<kTail>(x, vectors, shape);
+    for (int i = 0; i < vectors; ++i) {
+      const VecF h = (load_vector<kTail>(x, i, vectors, shape) - m.mean) * m.reciprocal;
+      store_vector<kTail>(y, fma(h, load_vector<kTail>(weight, i, vectors, shape),
+                                 load_vector<kTail>(bias, i, vectors, shape)),
+                          i, vectors, shape);
+    }
+  }
+}
+
+// sums: weight gradients in its first `vectors` vectors, bias gradients in the next ones.
+template <int kVectors, bool kTail>
+static void differentiate(const LayerNormGrad& a, const RowShape& shape, int64_t begin,
+                          int64_t end, float* sums) {
+  const int vectors = kVectors > 0 ? kVectors : shape.vectors;
+  const float share = 1.0f / static_cast<float>(shape.channels);
+  float *weight_sums = sums, *bias_sums = sums + vectors * kLanes;
+  std::memset(sums, 0, sizeof(float) * 2 * kLanes * static_cast<size_t>(vectors));
+  for (int64_t row = begin; row < end; ++row) {
+    const float *x = a.x.data + row * shape.channels, *gy = a.gy.data + row * shape.channels;
+    float* gx = a.gx.data + row * shape.channels;
+    const Moments m = moments<kTail>(x, vectors, shape);
+    VecF total = splat(0.0f), product = splat(0.0f);
+    for (int i = 0; i < vectors; ++i) {
+      const VecF h = (load_vector<kTail>(x, i, vectors, shape) - m.mean) * m.reciprocal;
+      const VecF up = load_vector<kTail>(gy, i, vectors, shape);
+      const VecF g = up * load_vector<kTail>(a.weight.data, i, vectors, shape);
+      total = total + g;
+      product = fma(g, h, product);
+      store(weight_sums + i * kLanes, fma(up, h, load(weight_sums + i * kLanes)));
+      store(bias_sums + i * kLanes, up + load(bias_sums + i * kLanes));
+    }
+    const VecF mean_g = splat(sum(total) * share), slope = splat(sum(product) * -share);
+    for (int i = 0; i < vectors; ++i) {
+      const VecF h = (load_vector<kTail>(x, i, vectors, shape) - m.mean) * m.reciprocal;
+      const VecF g = load_vector<kTail>(gy, i, vectors, shape) *
+                     load_vector<kTail>(a.weight.data, i, vectors, shape);
+      store_vector<kTail>(gx, m.reciprocal * fma(h, slope, g - mean_g), i, vectors, shape);
+    }
+  }
+}
+
+template <int kVectors>
+static void run(const LayerNorm& a, const RowShape& shape, int64_t begin, int64_t end) {
+  if (shape.last == kLanes) return normalise<kVectors, false>(a, shape, begin, end);
+  normalise<kVectors, true>(a, shape, begin, end);
+}
+template <int kVectors>
+static void run(const LayerNormGrad& a, const RowShape& shape, int64_t begin, int64_t end,
+                float* sums) {
+  if (shape.last == kLanes) return differentiate<kVectors, false>(a, shape, begin, end, sums);
+  differentiate<kVectors, true>(a, shape, begin, end, sums);
+}
+
+}  // namespace
+
+void layer_norm(const LayerNorm& a) {
+  const RowShape shape = row_shape(a.channels);
+  parallel_for(a.rows, kForwardRows, [&](int64_t begin, int64_t end) {
+    switch (shape.vectors) {  // the common sizes: 24, 48 and 60 channels
+      case 2: return run<2>(a, shape, begin, end);
+      case 3: return run<3>(a, shape, begin, end);
+      case 4: return run<4>(a, shape, begin, end);
+      case 6: return run<6>(a, shape, begin, end);
+      default: return run<0>(a, shape, begin, end);
+    }
+  });
+}
+
+void layer_norm_grad(const LayerNormGrad& a) {
+  const RowShape shape = row_shape(a.channels);
+  const int64_t chunks = (a.rows + kBackwardRows - 1) / kBackwardRows;
+  const int64_t width = 2 * static_cast<int64_t>(shape.vectors) * kLanes;
+  float* partials = scratch<float>(0, (chunks > 0 ? chunks : 1) * width);
+  parallel_for(a.rows, kBackwardRows, [&](int64_t begin, int64_t end) {
+    float* sums = partials + begin / kBackwardRows * width;
+    switch (shape.vectors) {
+      case 2: return run<2>(a, shape, begin, end, sums);
+      case 3: return run<3>(a, shape, begin, end, sums);
+      case 4: return run<4>(a, shape, begin, end, sums);
+      case 6: return run<6>(a, shape, begin, end, sums);
+      default: return run<0>(a, shape, begin, end, sums);
+    }
+  });
+  for (int64_t c = 0; c < a.channels; ++c) {
+    double weight = 0, bias = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      weight += partials[chunk * width + c];
+      bias += partials[chunk * width + width / 2 + c];
+    }
+    a.gweight.data[c] = static_cast<float>(weight);
+    a.gbias.data[c] = static_cast<float>(bias);
+  }
+}
+
+}  // namespace SPR2Q_ISA
+}  // namespace spr2q

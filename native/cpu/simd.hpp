@@ -1,0 +1,163 @@
+// One vector type per instruction set, so that each fast kernel is written once. VecF holds
+// kLanes floats: 16 with AVX-512, 8 with AVX2, 4 (compiler vectors) on the portable path.
+// Contraction is off for the whole build: a fused multiply-add happens only where fma() is
+// written, so results do not depend on the compiler's mood. No std templates with code in this
+// folder: they would be compiled for an instruction set that the machine may lack and then be
+// shared by the linker.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "../core/ops.hpp"
+#include "../core/pool.hpp"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace spr2q {
+namespace SPR2Q_ISA {
+
+#if defined(__AVX512F__)
+
+constexpr int kLanes = 16;
+struct VecF { __m512 v; };
+static inline VecF load(const float* p) { return {_mm512_loadu_ps(p)}; }
+static inline void store(float* p, VecF a) { _mm512_storeu_ps(p, a.v); }
+static inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+static inline VecF load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+static inline void store_first(float* p, VecF a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
+static inline VecF splat(float x) { return {_mm512_set1_ps(x)}; }
+static inline VecF operator+(VecF a, VecF b) { return {_mm512_add_ps(a.v, b.v)}; }
+static inline VecF operator-(VecF a, VecF b) { return {_mm512_sub_ps(a.v, b.v)}; }
+static inline VecF operator*(VecF a, VecF b) { return {_mm512_mul_ps(a.v, b.v)}; }
+static inline VecF operator/(VecF a, VecF b) { return {_mm512_div_ps(a.v, b.v)}; }
+static inline VecF fma(VecF a, VecF b, VecF c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+static inline VecF max(VecF a, VecF b) { return {_mm512_max_ps(a.v, b.v)}; }
+static inline VecF min(VecF a, VecF b) { return {_mm512_min_ps(a.v, b.v)}; }
+static inline VecF sqrt(VecF a) { return {_mm512_sqrt_ps(a.v)}; }
+static inline VecF round_even(VecF a) { return {_mm512_roundscale_ps(a.v, 8)}; }
+// a <= b ? x : y, lane by lane.
+static inline VecF where_le(VecF a, VecF b, VecF x, VecF y) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ), y.v, x.v)};
+}
+// a * 2^e for integral e in [-126, 127].
+static inline VecF scale_pow2(VecF a, VecF e) { return {_mm512_scalef_ps(a.v, e.v)}; }
+static inline float sum(VecF a) { return _mm512_reduce_add_ps(a.v); }
+static inline float largest(VecF a) { return _mm512_reduce_max_ps(a.v); }
+// 16 codes <-> floats holding integers 0 ... 255.
+static inline VecF load_codes(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+static inline void store_codes(uint8_t* p, VecF a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+
+#elif defined(__AVX2__)
+
+constexpr int kLanes = 8;
+struct VecF { __m256 v; };
+static inline VecF load(const float* p) { return {_mm256_loadu_ps(p)}; }
+static inline void store(float* p, VecF a) { _mm256_storeu_ps(p, a.v); }
+static inline __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline VecF load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first_lanes(n))}; }
+static inline void store_first(float* p, VecF a, int n) { _mm256_maskstore_ps(p, first_lanes(n), a.v); }
+static inline VecF splat(float x) { return {_mm256_set1_ps(x)}; }
+static inline VecF operator+(VecF a, VecF b) { return {_mm256_add_ps(a.v, b.v)}; }
+static inline VecF operator-(VecF a, VecF b) { return {_mm256_sub_ps(a.v, b.v)}; }
+static inline VecF operator*(VecF a, VecF b) { return {_mm256_mul_ps(a.v, b.v)}; }
+static inline VecF operator/(VecF a, VecF b) { return {_mm256_div_ps(a.v, b.v)}; }
+static inline VecF fma(VecF a, VecF b, VecF c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+static inline VecF max(VecF a, VecF b) { return {_mm256_max_ps(a.v, b.v)}; }
+static inline VecF min(VecF a, VecF b) { return {_mm256_min_ps(a.v, b.v)}; }
+static inline VecF sqrt(VecF a) { return {_mm256_sqrt_ps(a.v)}; }
+static inline VecF round_even(VecF a) { return {_mm256_round_ps(a.v, 8)}; }
+static inline VecF where_le(VecF a, VecF b, VecF x, VecF y) {
+  return {_mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ))};
+}
+static inline VecF scale_pow2(VecF a, VecF e) {
+  const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(e.v), _mm256_set1_epi32(127)), 23);
+  return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(bits))};
+}
+static inline float sum(VecF a) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+static inline float largest(VecF a) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+static inline VecF load_codes(const uint8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+static inline void store_codes(uint8_t* p, VecF a) {
+  const __m256i w = _mm256_cvtps_epi32(a.v);
+  const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(h, h));
+}
+
+#else
+
+constexpr int kLanes = 4;
+typedef float Float4 __attribute__((vector_size(16)));
+struct VecF { Float4 v; };
+static inline VecF load(const float* p) { VecF a; std::memcpy(&a.v, p, 16); return a; }
+static inline void store(float* p, VecF a) { std::memcpy(p, &a.v, 16); }
+static inline VecF load_first(const float* p, int n) {
+  VecF a = {Float4{0, 0, 0, 0}};
+  for (int i = 0; i < n; ++i) a.v[i] = p[i];
+  return a;
+}
+static inline void store_first(float* p, VecF a, int n) { for (int i = 0; i < n; ++i) p[i] = a.v[i]; }
+static inline VecF splat(float x) { return {Float4{x, x, x, x}}; }
+static inline VecF operator+(VecF a, VecF b) { return {a.v + b.v}; }
+static inline VecF operator-(VecF a, VecF b) { return {a.v - b.v}; }
+static inline VecF operator*(VecF a, VecF b) { return {a.v * b.v}; }
+static inline VecF operator/(VecF a, VecF b) { return {a.v / b.v}; }
+#define SPR2Q_LANES(expression)                              \
+  VecF r;                                                    \
+  for (int i = 0; i < kLanes; ++i) r.v[i] = (expression);    \
+  return r
+static inline VecF fma(VecF a, VecF b, VecF c) { SPR2Q_LANES(__builtin_fmaf(a.v[i], b.v[i], c.v[i])); }
+static inline VecF max(VecF a, VecF b) { SPR2Q_LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+static inline VecF min(VecF a, VecF b) { SPR2Q_LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+static inline VecF sqrt(VecF a) { SPR2Q_LANES(__builtin_sqrtf(a.v[i])); }
+static inline VecF round_even(VecF a) { SPR2Q_LANES(__builtin_nearbyintf(a.v[i])); }
+static inline VecF where_le(VecF a, VecF b, VecF x, VecF y) { SPR2Q_LANES(a.v[i] <= b.v[i] ? x.v[i] : y.v[i]); }
+static inline VecF scale_pow2(VecF a, VecF e) { SPR2Q_LANES(__builtin_ldexpf(a.v[i], static_cast<int>(e.v[i]))); }
+static inline float sum(VecF a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+static inline float largest(VecF a) {
+  float m = a.v[0];
+  for (int i = 1; i < kLanes; ++i) m = a.v[i] > m ? a.v[i] : m;
+  return m;
+}
+static inline VecF load_codes(const uint8_t* p) { SPR2Q_LANES(static_cast<float>(p[i])); }
+static inline void store_codes(uint8_t* p, VecF a) {
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(a.v[i]);
+}
+#undef SPR2Q_LANES
+
+#endif
+
+// exp(x) to about 1 ulp: 2^n * p(r), r = x - n ln 2 in two parts, degree 6. Below -87 it gives
+// exp(-87) ~ 1e-38, above 88 exp(88).
+static inline VecF exp(VecF x) {
+  x = min(max(x, splat(-87.0f)), splat(88.0f));
+  const VecF n = round_even(x * splat(1.44269504f));
+  VecF r = fma(n, splat(-0.693359375f), x);
+  r = fma(n, splat(2.12194440e-4f), r);
+  VecF p = splat(1.3981999507e-3f);
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p * r, r, r + splat(1.0f));
+  return scale_pow2(p, n);
+}
+
+}  // namespace SPR2Q_ISA
+}  // namespace spr2q

@@ -1,0 +1,257 @@
+// Fast window attention, float and on codes. One task per window; per head q^T, k and v are packed
+// (36 KiB at 256 positions of 12), then each block of queries runs three passes over its keys:
+// logits (products), weights (weigh), sum of values (mix). The float op works in base 2: log2 e is
+// folded into q, the bias and the mask. The op on codes keeps ops.hpp's order of operations; its
+// sums are exact in float32 up to 2^24, and beyond that wide_mix sums in int64.
+#include "../core/grid.hpp"
+#include "window_tile.hpp"
+
+namespace spr2q {
+namespace SPR2Q_ISA {
+namespace {
+
+// S: logits -> weights, by the mode; returns the weights' sum per query. Float op: S - largest is
+// already an exponent of 2 (factor = 1); codes: it is multiplied by `factor` first.
+template <bool Scaled>
+inline void weigh(int64_t mode, const float* bounds, int64_t bits, float factor, int64_t keys,
+                  const VecF* largest, float* S, VecF* total, VecF* share) {
+  const VecF levels = splat(level_count(bits));
+  for (int v = 0; v < kVectors; ++v) {
+    VecF sum = splat(0.0f);
+    if (mode == kHalfExponent) {
+      for (int64_t j = 0; j < keys; ++j) {
+        VecF x = load(S + j * kBlock + v * kLanes) - largest[v];
+        if (Scaled) x = x * splat(factor);
+        const VecF code = round_even(levels * exp2_lanes(x));
+        const VecF square = code * code;
+        sum = sum + square;
+        store(S + j * kBlock + v * kLanes, square);
+      }
+      total[v] = sum;
+      share[v] = splat(1.0f) / sum;
+      continue;
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+      VecF x = load(S + j * kBlock + v * kLanes) - largest[v];
+      if (Scaled) x = x * splat(factor);
+      const VecF weight = exp2_lanes(x);
+      sum = sum + weight;
+      store(S + j * kBlock + v * kLanes, weight);
+    }
+    total[v] = sum;
+    share[v] = splat(1.0f) / sum;
+    if (mode == kFloat) continue;
+    const Grid grid = grid_between(bounds[0], bounds[1], bits);
+    const VecF inverse = splat(grid.inverse), step = splat(grid.step), lower = splat(grid.lower);
+    sum = splat(0.0f);
+    for (int64_t j = 0; j < keys; ++j) {
+      const VecF p = load(S + j * kBlock + v * kLanes) * share[v];
+      const VecF u = min(max((p - lower) * inverse, splat(0.0f)), levels);
+      const VecF weight = fma(step, round_even(u), lower);
+      sum = sum + weight;
+      store(S + j * kBlock + v * kLanes, weight);
+    }
+    total[v] = sum;
+    share[v] = splat(1.0f);
+  }
+}
+
+// Softmax of the logits in S (base 2 over `power`) into rows of `to`: calibration only.
+void keep_softmax(const float* S, const VecF* largest, float power, int64_t keys, int64_t count,
+                  float* to) {
+  float top[kBlock];
+  for (int v = 0; v < kVectors; ++v) store(top + v * kLanes, largest[v]);
+  for (int64_t i = 0; i < count; ++i) {
+    float sum = 0;
+    for (int64_t j = 0; j < keys; ++j) {
+      sum += to[i * keys + j] = exp2_shared((S[j * kBlock + i] - top[i]) * power);
+    }
+    for (int64_t j = 0; j < keys; ++j) to[i * keys + j] /= sum;
+  }
+}
+
+// A task's memory: per window its place, per head the packed operands, per block S and the result.
+template <int D>
+struct Memory {
+  Place place;
+  float *columns, *k, *v, *S, *out;
+
+  explicit Memory(int64_t keys) {
+    const int64_t padded = round_up(keys, kBlock);
+    float* next = scratch<float>(
+        1, keys * kBlock + D * (padded + kBlock + 2 * keys) + Place::floats(keys) + 3 * 16);
+    S = next;
+    out = S + keys * kBlock;
+    columns = out + D * kBlock;
+    k = columns + D * padded;
+    v = k + round_up(D * keys, 16);
+    place.lay_out(v + round_up(D * keys, 16), keys);
+  }
+};
+
+template <int D>
+void attend(const WindowAttention& a, const BiasLayout& layout, const float* bias,
+            const int32_t* offset, int64_t window, float factor) {
+  const Windows& windows = layout.windows;
+  const int64_t keys = windows.positions(), padded = round_up(keys, kBlock);
+  Memory<D> m(keys);
+  m.place.move_to(windows, window, a.heads * a.head_dim, factor);
+  for (int64_t head = 0; head < a.heads; ++head) {
+    const int64_t column = head * a.head_dim;
+    pack_columns<D>(a.q.data + column, m.place.at, keys, padded, a.head_dim, factor, m.columns);
+    pack_rows<D>(a.k.data + column, m.place.at, keys, a.head_dim, m.k);
+    pack_rows<D>(a.v.data + column, m.place.at, keys, a.head_dim, m.v);
+    for (int64_t p = 0; p < keys; p += kBlock) {
+      const float* from[kVectors];
+      VecF largest[kVectors], total[kVectors], share[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        from[v] = bias + layout.at(head, p / kLanes + v);
+        largest[v] = splat(-3.4e38f);
+      }
+      const auto keep = [&](int64_t, int v, VecF logit) {
+        largest[v] = max(largest[v], logit);
+        return logit;
+      };
+      if (m.place.masked) {
+        products<D>(m.columns + p, padded, m.k, keys, m.S, [&](int64_t j, int v) {
+          return load(from[v] + offset[j]) +
+                 load(m.place.mask + m.place.label[j] * padded + p + v * kLanes);
+        }, keep);
+      } else {
+        products<D>(m.columns + p, padded, m.k, keys, m.S,
+                    [&](int64_t j, int v) { return load(from[v] + offset[j]); }, keep);
+      }
+      if (a.probabilities) {
+        const int64_t row = (window * a.heads + head) * keys + p;
+        keep_softmax(m.S, largest, a.probability_codes == kHalfExponent ? 2.0f : 1.0f, keys,
+                     keys - p < kBlock ? keys - p : kBlock, a.probabilities.data + row * keys);
+      }
+      weigh<false>(a.probability_codes, a.probability_bounds.data, a.bits, 1.0f, keys, largest, m.S,
+                   total, share);
+      mix<D>(m.S, m.v, keys, m.out);
+      for (int d = 0; d < D; ++d) {
+        for (int v = 0; v < kVectors; ++v) {
+          float* at = m.out + d * kBlock + v * kLanes;
+          store(at, load(at) * share[v]);
+        }
+      }
+      unpack_block(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
+    }
+  }
+}
+
+// sums(D, kBlock) and totals of exact integers too large for float32, turned into their quotient.
+template <int D>
+void wide_mix(const float* S, const float* rows, int64_t keys, float* out) {
+  for (int i = 0; i < kBlock; ++i) {
+    int64_t total = 0;
+    for (int64_t j = 0; j < keys; ++j) total += static_cast<int64_t>(S[j * kBlock + i]);
+    for (int d = 0; d < D; ++d) {
+      int64_t sum = 0;
+      for (int64_t j = 0; j < keys; ++j) {
+        sum += static_cast<int64_t>(S[j * kBlock + i]) * static_cast<int64_t>(rows[j * D + d]);
+      }
+      out[d * kBlock + i] =
+          static_cast<float>(static_cast<double>(sum) / static_cast<double>(total));
+    }
+  }
+}
+
+template <int D>
+void attend_codes(const CodedWindowAttention& a, const BiasLayout& layout, const float* bias,
+                  const int32_t* offset, int64_t window, float) {
+  const Windows& windows = layout.windows;
+  const int64_t keys = windows.positions(), padded = round_up(keys, kBlock);
+  const Grid grid_q = grid_between(a.grid.data[0], a.grid.data[1], a.code_bits);
+  const Grid grid_k = grid_between(a.grid.data[2], a.grid.data[3], a.code_bits);
+  const Grid grid_v = grid_between(a.grid.data[4], a.grid.data[5], a.code_bits);
+  const VecF scale = splat(grid_q.step * grid_k.step), step = splat(grid_v.step);
+  const VecF key_scale = splat(grid_q.lower * grid_k.step), lower = splat(grid_v.lower);
+  const bool half = a.probability_codes == kHalfExponent;
+  const int64_t largest_code = (1 << a.bits) - 1, largest_value = (1 << a.code_bits) - 1;
+  const bool wide = half && largest_code * largest_code * largest_value * keys > (1 << 24);
+  Memory<D> m(keys);
+  float* key_sum = scratch<float>(2, keys);
+  m.place.move_to(windows, window, a.heads * a.head_dim, 1.0f);
+  for (int64_t head = 0; head < a.heads; ++head) {
+    const int64_t column = head * a.head_dim;
+    pack_columns<D>(a.q.data + column, m.place.at, keys, padded, a.head_dim, 1.0f, m.columns);
+    pack_rows<D>(a.k.data + column, m.place.at, keys, a.head_dim, m.k);
+    pack_rows<D>(a.v.data + column, m.place.at, keys, a.head_dim, m.v);
+    for (int64_t j = 0; j < keys; ++j) {
+      float sum = 0;
+      for (int d = 0; d < D; ++d) sum += m.k[j * D + d];
+      key_sum[j] = sum;
+    }
+    for (int64_t p = 0; p < keys; p += kBlock) {
+      const float* from[kVectors];
+      VecF largest[kVectors], total[kVectors], share[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        from[v] = bias + layout.at(head, p / kLanes + v);
+        largest[v] = splat(-3.4e38f);
+      }
+      const auto zero = [](int64_t, int) { return splat(0.0f); };
+      const auto finish = [&](int64_t j, int v, VecF product, VecF start) {
+        const VecF logit = fma(scale, product, fma(key_scale, splat(key_sum[j]), start));
+        largest[v] = max(largest[v], logit);
+        return logit;
+      };
+      if (m.place.masked) {
+        products<D>(m.columns + p, padded, m.k, keys, m.S, zero, [&](int64_t j, int v, VecF sum) {
+          const float* mask = m.place.mask + m.place.label[j] * padded + p + v * kLanes;
+          return finish(j, v, sum, load(from[v] + offset[j]) + load(mask));
+        });
+      } else {
+        products<D>(m.columns + p, padded, m.k, keys, m.S, zero, [&](int64_t j, int v, VecF sum) {
+          return finish(j, v, sum, load(from[v] + offset[j]));
+        });
+      }
+      weigh<true>(a.probability_codes, a.probability_bounds.data, a.bits,
+                  half ? kHalfLog2E : kLog2E, keys, largest, m.S, total, share);
+      if (wide) {
+        wide_mix<D>(m.S, m.v, keys, m.out);
+      } else {
+        mix<D>(m.S, m.v, keys, m.out);
+      }
+      for (int d = 0; d < D; ++d) {
+        for (int v = 0; v < kVectors; ++v) {
+          float* at = m.out + d * kBlock + v * kLanes;
+          const VecF sum = load(at);
+          store(at, a.probability_codes == kUniform ? fma(step, sum, lower * total[v])
+                    : !half                         ? fma(step, sum * share[v], lower)
+                    : wide                          ? fma(step, sum, lower)
+                                                    : fma(step, sum / total[v], lower));
+        }
+      }
+      unpack_block(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
+    }
+  }
+}
+
+}  // namespace
+
+void window_attention(const WindowAttention& a) {
+  const BiasLayout layout({a.height, a.width, a.window, a.shift});
+  const float factor = a.probability_codes == kHalfExponent ? kHalfLog2E : kLog2E;
+  float* bias = scratch<float>(0, a.heads * layout.head_size + layout.keys);
+  int32_t* offset = reinterpret_cast<int32_t*>(bias + a.heads * layout.head_size);
+  layout.spread(a.bias_table.data, a.heads, factor, bias);
+  layout.offsets(offset);
+  parallel_for(a.batch * layout.windows.per_sample(), 1, [&](int64_t window, int64_t) {
+    SPR2Q_BY_HEAD_DIM(a.head_dim, attend, a, layout, bias, offset, window, factor);
+  });
+}
+
+void coded_window_attention(const CodedWindowAttention& a) {
+  const BiasLayout layout({a.height, a.width, a.window, a.shift});
+  float* bias = scratch<float>(0, a.heads * layout.head_size + layout.keys);
+  int32_t* offset = reinterpret_cast<int32_t*>(bias + a.heads * layout.head_size);
+  layout.spread(a.bias_table.data, a.heads, 1.0f, bias);
+  layout.offsets(offset);
+  parallel_for(a.batch * layout.windows.per_sample(), 1, [&](int64_t window, int64_t) {
+    SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, layout, bias, offset, window, 1.0f);
+  });
+}
+
+}  // namespace SPR2Q_ISA
+}  // namespace spr2q

@@ -1,0 +1,65 @@
+import { describe, expect, test } from "vitest";
+import { command, doctorRows, machineFacts } from "../../lib/cli/commands/doctor.ts";
+import { runMain } from "../../lib/cli/main.ts";
+
+const machine = { ...machineFacts(), node: "20.19.0", memory: 8 * 2 ** 30 };
+const row = (name: string, rows: ReturnType<typeof doctorRows>) =>
+  rows.find((r) => r.name === name);
+
+describe("doctor", () => {
+  test("a native half that is not loaded is bad, with the reason and the way to mend it", () => {
+    const rows = doctorRows(machine, { loaded: false, reason: "no such file" });
+    expect(row("Native addon", rows)).toMatchObject({ status: "bad", text: "no such file" });
+    expect(row("Native addon", rows)?.fix).toContain("cmake-js compile");
+    expect(row("Threads", rows)).toBeUndefined();
+  });
+
+  test("a loaded native half shows its instruction set, the others, threads and version", () => {
+    const rows = doctorRows(machine, {
+      loaded: true,
+      isa: "avx2",
+      isas: ["avx2", "sse"],
+      threads: 2,
+      version: "1.2",
+    });
+    expect(row("Native addon", rows)).toMatchObject({ status: "ok", text: "version 1.2" });
+    expect(row("Instructions", rows)?.text).toBe("avx2 (this machine runs avx2, sse)");
+    expect(row("Threads", rows)?.text).toBe("2");
+  });
+
+  test.each([
+    ["18.20.0", "bad"],
+    ["20.18.9", "bad"],
+    ["20.19.0", "ok"],
+    ["24.0.0", "ok"],
+  ])("Node %s is %s", (node, status) => {
+    expect(row("Node", doctorRows({ ...machine, node }, { loaded: true }))?.status).toBe(status);
+  });
+
+  test("CUDA is said to be absent from this version", () => {
+    expect(row("CUDA", doctorRows(machine, { loaded: true }))?.text).toBe(
+      "not built in this version",
+    );
+  });
+
+  test("--json prints machine, native half and rows as one object", async () => {
+    let out = "";
+    const code = await runMain(["doctor", "--json"], {
+      out: (text) => {
+        out += text;
+      },
+      err: () => {},
+      errIsTty: false,
+      columns: 80,
+      signal: new AbortController().signal,
+      now: () => 0,
+      commands: [{ name: "doctor", summary: "", load: async () => ({ command }) }],
+    });
+    const report = JSON.parse(out);
+    expect(code).toBe(0);
+    expect(report.machine.node).toBe(process.versions.node);
+    expect(typeof report.native.loaded).toBe("boolean");
+    expect(report.healthy).toBe(report.rows.every((r: { status: string }) => r.status !== "bad"));
+    expect(report.cuda).toEqual({ built: false });
+  });
+});
