@@ -4,13 +4,13 @@
  * an exit code. Results go to stdout, progress and errors to stderr; with `--json`, stdout is
  * exactly one JSON object, on failure too. Commands are loaded only when they are called.
  */
-import { existsSync, readFileSync, realpathSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { existsSync, realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { expected, Spr2qError } from "../errors.ts";
 import { type Command, type CommandContext, nearestName, parseCommandLine } from "./args.ts";
 import { commandHelp, overviewHelp } from "./help.ts";
 import { ProgressLine } from "./progress.ts";
+import { packageVersion } from "./version.ts";
 
 /** One entry of the command table. */
 export interface CommandEntry {
@@ -72,21 +72,6 @@ export interface Io {
   now(): number;
   /** Other commands than {@link COMMANDS}, for tests. */
   readonly commands?: readonly CommandEntry[];
-}
-
-/** The version in package.json, found upwards from this file (lib/ or dist/lib/). */
-export function packageVersion(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (dirname(folder) !== folder) {
-    try {
-      const meta = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-      if (meta.name === "spr2q") return meta.version;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    }
-    folder = dirname(folder);
-  }
-  throw expected("ERR_IO", "version", "package.json above this file", "none", "Reinstall spr2q.");
 }
 
 /** JSON text of a result: typed arrays as lists, one object, one line end. */

@@ -53,7 +53,7 @@ const best: Recipe = {
 /** The table of recipes. */
 export const RECIPES: Readonly<Record<RecipeName, Recipe>> = {
   best,
-  quick: { ...best, name: "quick", iterations: 700, osrcIterations: 20, batch: 4, patch: 48 },
+  quick: { ...best, name: "quick", iterations: 500, osrcIterations: 20, batch: 4, patch: 32 },
   paper: {
     ...best,
     name: "paper",

@@ -80,18 +80,32 @@ export class PatchSource {
     return new PatchSource(scale, pairs);
   }
 
-  get size(): number {
-    return this.#pairs.length;
+  /** True where every image holds an LR patch of that side. */
+  fits(patch: number): boolean {
+    return this.#pairs.every(({ width, height }) => Math.min(width, height) >= patch);
+  }
+
+  /** The middle crop of the last image, which draw() leaves out where there are four or more. */
+  heldOut(patch: number): Batch {
+    const pair = this.#pairs[this.#pairs.length - 1];
+    const [x, y] = [(pair.width - patch) >> 1, (pair.height - patch) >> 1];
+    const side = patch * this.scale;
+    const low = floats(patch * patch * 3);
+    const high = floats(side * side * 3);
+    crop(pair.low, pair.width, x, y, patch, 0, low);
+    crop(pair.high, pair.width * this.scale, x * this.scale, y * this.scale, side, 0, high);
+    return { low: new Var(low, [1, patch, patch, 3]), high: new Var(high, [1, side, side, 3]) };
   }
 
   /** `batch` crops of patch x patch LR pixels; all eight symmetries, each as likely. */
   draw(batch: number, patch: number, seed: number, iteration: number): Batch {
     const draw = generator(seed, iteration, 0x5eed);
+    const usable = this.#pairs.length >= 4 ? this.#pairs.length - 1 : this.#pairs.length;
     const side = patch * this.scale;
     const low = floats(batch * patch * patch * 3);
     const high = floats(batch * side * side * 3);
     for (let b = 0; b < batch; b++) {
-      const pair = this.#pairs[Math.floor(draw() * this.#pairs.length)];
+      const pair = this.#pairs[Math.floor(draw() * usable)];
       const x = Math.floor(draw() * (pair.width - patch + 1));
       const y = Math.floor(draw() * (pair.height - patch + 1));
       const turn = Math.floor(draw() * 8);

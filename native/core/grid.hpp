@@ -1,9 +1,11 @@
 // The grid of a quantiser (Eq. 1) and the candidates of DOBI, shared by the references and the
 // fast kernels: what both must compute to the last bit is written once. All in float32, in the
 // order of operations given on top of ops.hpp:
-//   u = min(max((x - lower) * inverse, 0), L), code = round_half_even(u), value = fma(step, code, lower)
-// A NaN falls on code 0, as the vector min/max of the fast kernels do it. Static inline functions
-// only: native/cpu includes this header once per instruction set.
+//   u = min(max((x - lower) * inverse, 0), L), code = round_half_even(u),
+//   value = fma(step, code, lower)
+// A NaN falls on code 0, as with the vector min and max of the fast kernels. Static inline
+// functions and no member functions: native/cpu compiles this header once per instruction set, and
+// code with external linkage would be shared between the sets by the linker.
 #pragma once
 #include "ops.hpp"
 

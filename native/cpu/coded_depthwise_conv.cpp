@@ -66,16 +66,25 @@ void fill_row_constants(const CodedDepthwiseConv& a, const Plan& plan, int64_t r
   }
 }
 
-// y = fma(S, acc, fma(R, total, constant)) over `count` <= kFlat flat positions.
-static inline void finish(const float* acc, const float* total, const float* s, const float* r,
-                          const float* constants, float* y, int64_t count) {
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int lanes = static_cast<int>(count - i < kLanes ? count - i : kLanes);
-    const VecF constant = load(constants + i);
-    const VecF value = fma(load(s + i), load(acc + i), fma(load(r + i), load(total + i), constant));
-    if (lanes == kLanes) store(y + i, value);
-    else store_first(y + i, value, lanes);
-  }
+// What the epilogue of one vector needs: y = fma(S, acc, fma(R, total, constant)).
+struct Epilogue {
+  const float *s, *r, *constants;
+  float* y;
+  int64_t left;  // flat positions up to the end of the row
+};
+
+static inline void finish(const Epilogue& e, int64_t i, VecF acc, VecF total) {
+  if (i >= e.left) return;
+  const VecF value =
+      fma(load(e.s + i), acc, fma(load(e.r + i), total, load(e.constants + i)));
+  if (i + kLanes <= e.left) store(e.y + i, value);
+  else store_first(e.y + i, value, static_cast<int>(e.left - i));
+}
+
+static inline Epilogue epilogue(const Plan& plan, int64_t phase, int64_t at,
+                                const float* constants, float* y) {
+  return {plan.scale_s + phase * kFlat, plan.scale_r + phase * kFlat, constants + at, y + at,
+          plan.row - at};
 }
 
 // Input row `row` of the sample, or zeros outside the image.
@@ -121,7 +130,6 @@ void float_row(const CodedDepthwiseConv& a, const Plan& plan, const float* ring,
   for (int64_t at = 0, phase = 0; at < plan.row; at += kFlat) {
     const float* weights = static_cast<const float*>(plan.weights) +
                            phase * kKernel * kKernel * kFlat;
-    alignas(64) float acc[kFlat], total[kFlat];
     VecF sums[kParts], codes[kParts];
     for (int p = 0; p < kParts; ++p) sums[p] = codes[p] = splat(0.0f);
     for (int i = 0; i < kKernel; ++i) {
@@ -135,12 +143,8 @@ void float_row(const CodedDepthwiseConv& a, const Plan& plan, const float* ring,
         }
       }
     }
-    for (int p = 0; p < kParts; ++p) {
-      store(acc + p * kLanes, sums[p]);
-      store(total + p * kLanes, codes[p]);
-    }
-    finish(acc, total, plan.scale_s + phase * kFlat, plan.scale_r + phase * kFlat, constants + at,
-           y + at, plan.row - at < kFlat ? plan.row - at : kFlat);
+    const Epilogue out = epilogue(plan, phase, at, constants, y);
+    for (int p = 0; p < kParts; ++p) finish(out, p * kLanes, sums[p], codes[p]);
     if (++phase == plan.phases) phase = 0;
   }
 }
@@ -151,7 +155,7 @@ void float_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, i
   constexpr int64_t kPad = kKernel / 2;
   float* ring = scratch<float>(kRing, kKernel * plan.pitch);
   float* constants = scratch<float>(kRowConstants, plan.row + kFlat);
-  for (int64_t i = 0; i < kKernel * plan.pitch; ++i) ring[i] = 0.0f;
+  std::memset(ring, 0, kKernel * plan.pitch * sizeof(float));
   const auto bring = [&](int64_t row) {
     load_float_row(input_row(a, plan, sample, row), plan,
                    ring + (row + kKernel) % kKernel * plan.pitch);
@@ -212,10 +216,20 @@ static inline __m256i load_bytes(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
 
-static inline void widen(__m256i sums, float* out) {
-  _mm256_storeu_ps(out, _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(sums))));
-  _mm256_storeu_ps(out + 8,
-                   _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(_mm256_extracti128_si256(sums, 1))));
+// 16 unsigned 16-bit sums through the epilogue.
+static inline void finish_16(const Epilogue& e, __m256i acc, __m256i total) {
+#if defined(__AVX512F__)
+  finish(e, 0, {_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(acc))},
+         {_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(total))});
+#else
+  const __m128i acc_low = _mm256_castsi256_si128(acc), total_low = _mm256_castsi256_si128(total);
+  const __m128i acc_high = _mm256_extracti128_si256(acc, 1);
+  const __m128i total_high = _mm256_extracti128_si256(total, 1);
+  finish(e, 0, {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(acc_low))},
+         {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(total_low))});
+  finish(e, 8, {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(acc_high))},
+         {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(total_high))});
+#endif
 }
 
 // columns[i] = sum of the codes of the kernel's rows at flat position i, margins included.
@@ -253,11 +267,7 @@ void byte_row(const CodedDepthwiseConv& a, const Plan& plan, const uint8_t* cons
                                                              weights[k * kKernel + j]));
         }
       }
-      alignas(64) float acc[kFlat], total[kFlat];
-      widen(sums, acc);
-      widen(codes, total);
-      finish(acc, total, plan.scale_s + phase * kFlat, plan.scale_r + phase * kFlat,
-             constants + at, y + at, plan.row - at < kFlat ? plan.row - at : kFlat);
+      finish_16(epilogue(plan, phase, at, constants, y), sums, codes);
     }
   }
 }
@@ -270,7 +280,7 @@ void byte_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, in
   uint8_t* ring = scratch<uint8_t>(kRing, kSlots * plan.pitch * 2);
   uint16_t* columns = scratch<uint16_t>(kColumns, plan.pitch);
   float* constants = scratch<float>(kRowConstants, plan.row + kFlat);
-  for (int64_t i = 0; i < kSlots * plan.pitch * 2; ++i) ring[i] = 0;
+  std::memset(ring, 0, kSlots * plan.pitch * 2);
   const auto pair_row = [&](int64_t row) { return ring + (row + kSlots) % kSlots * plan.pitch * 2; };
   const auto bring = [&](int64_t row) {
     load_pair_row(input_row(a, plan, sample, row), input_row(a, plan, sample, row + 1), plan,

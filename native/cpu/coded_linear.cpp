@@ -18,19 +18,14 @@ constexpr int64_t kRowsPerTask = 768;  // rows a thread takes at once: some 20 u
 // Scratch of the caller, and (kTile) of the thread that runs a task.
 enum Slot { kWeightPanel, kEpilogue, kTile };
 
-#if defined(__AVX512F__)
-typedef __m512i VecI;
-static inline VecI splat_int(int32_t x) { return _mm512_set1_epi32(x); }
-static inline VecF to_float(VecI a) { return {_mm512_cvtepi32_ps(a)}; }
-#elif defined(__AVX2__)
-typedef __m256i VecI;
-static inline VecI splat_int(int32_t x) { return _mm256_set1_epi32(x); }
-static inline VecF to_float(VecI a) { return {_mm256_cvtepi32_ps(a)}; }
-#else
-typedef int32_t VecI __attribute__((vector_size(16)));
-static inline VecI splat_int(int32_t x) { return VecI{x, x, x, x}; }
-static inline VecF to_float(VecI a) { return {__builtin_convertvector(a, Float4)}; }
-#endif
+// Typed vectors, not __m512i: the compiler keeps a second copy of every sum where the types of a
+// loop's variable and of its use behind the loop differ.
+typedef int32_t VecI __attribute__((vector_size(4 * kLanes)));
+typedef float VecOfFloats __attribute__((vector_size(4 * kLanes)));
+static inline VecI splat_int(int32_t x) { return VecI{} + x; }
+static inline VecF to_float(VecI a) {
+  return {(decltype(VecF::v))__builtin_convertvector(a, VecOfFloats)};
+}
 
 static inline int32_t four_codes(const uint8_t* p) {
   int32_t group;
@@ -49,19 +44,24 @@ struct Vnni {
   static inline void accumulate(VecI (&sum)[R][V], const uint8_t* const* rows, const int8_t* panel,
                                 int64_t stride, int64_t steps, int64_t) {
     for (int64_t k = 0; k < steps; ++k, panel += stride) {
-      VecI weight[V];
+      __m512i weight[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) weight[v] = _mm512_loadu_si512(panel + v * 64);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const VecI x = splat_int(four_codes(rows[r] + 4 * k));
+        const __m512i x = _mm512_set1_epi32(four_codes(rows[r] + 4 * k));
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], x, weight[v]);
+        for (int v = 0; v < V; ++v) {
+          sum[r][v] = (VecI)_mm512_dpbusd_epi32((__m512i)sum[r][v], x, weight[v]);
+        }
       }
     }
   }
 };
 #elif defined(__AVX2__)
+static inline __m256i load_bytes(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
 struct Narrow {
   typedef int8_t Weight;
   typedef uint8_t Input;
@@ -69,35 +69,27 @@ struct Narrow {
   template <int R, int V>
   static inline void accumulate(VecI (&sum)[R][V], const uint8_t* const* rows, const int8_t* panel,
                                 int64_t stride, int64_t steps, int64_t safe_steps) {
-    const VecI ones = _mm256_set1_epi16(1);
+    typedef int16_t VecS __attribute__((vector_size(32)));
+    const __m256i ones = _mm256_set1_epi16(1);
     for (int64_t first = 0; first < steps; first += safe_steps) {
       const int64_t last = first + safe_steps < steps ? first + safe_steps : steps;
-      VecI part[R][V];
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) part[r][v] = _mm256_setzero_si256();
-      }
+      VecS part[R][V] = {};
       for (int64_t k = first; k < last; ++k, panel += stride) {
-        VecI weight[V];
+        __m256i weight[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          weight[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + v * 32));
-        }
+        for (int v = 0; v < V; ++v) weight[v] = load_bytes(panel + v * 32);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-          const VecI x = splat_int(four_codes(rows[r] + 4 * k));
+          const __m256i x = _mm256_set1_epi32(four_codes(rows[r] + 4 * k));
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) {
-            part[r][v] = _mm256_add_epi16(part[r][v], _mm256_maddubs_epi16(x, weight[v]));
-          }
+          for (int v = 0; v < V; ++v) part[r][v] += (VecS)_mm256_maddubs_epi16(x, weight[v]);
         }
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) {
-          sum[r][v] = _mm256_add_epi32(sum[r][v], _mm256_madd_epi16(part[r][v], ones));
+          sum[r][v] += (VecI)_mm256_madd_epi16((__m256i)part[r][v], ones);
         }
       }
     }
@@ -111,20 +103,16 @@ struct Wide {
   static inline void accumulate(VecI (&sum)[R][V], const int16_t* const* rows, const int16_t* panel,
                                 int64_t stride, int64_t steps, int64_t) {
     for (int64_t k = 0; k < steps; ++k, panel += stride) {
-      VecI weight[V];
+      __m256i weight[V];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        weight[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel + v * 16));
-      }
+      for (int v = 0; v < V; ++v) weight[v] = load_bytes(panel + v * 16);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         int32_t pair;
         std::memcpy(&pair, rows[r] + 2 * k, 4);
-        const VecI x = splat_int(pair);
+        const __m256i x = _mm256_set1_epi32(pair);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          sum[r][v] = _mm256_add_epi32(sum[r][v], _mm256_madd_epi16(x, weight[v]));
-        }
+        for (int v = 0; v < V; ++v) sum[r][v] += (VecI)_mm256_madd_epi16(x, weight[v]);
       }
     }
   }
@@ -201,6 +189,16 @@ static void fill_epilogue(float* scales, const CodedLinear& a, const Plan& plan)
   }
 }
 
+// Tile of rows x vectors of outputs: the sums, a vector of weights each and one broadcast must fit
+// the registers (32 with AVX-512, else 16).
+#if defined(__AVX512F__)
+constexpr int kTileRows = 8, kTileVectors = 3;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 4, kTileVectors = 3;
+#else
+constexpr int kTileRows = 4, kTileVectors = 2;
+#endif
+
 static inline int32_t code_total(const uint8_t* row, int64_t n) {
   int64_t i = 0;
   int32_t total = 0;
@@ -216,64 +214,70 @@ static inline int32_t code_total(const uint8_t* row, int64_t n) {
     sums = _mm_add_epi64(sums, _mm_sad_epu8(codes, zero));
     i += 8;
   }
-  total = _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2);
+  total = _mm_cvtsi128_si32(_mm_add_epi64(sums, _mm_unpackhi_epi64(sums, sums)));
 #endif
   for (; i < n; ++i) total += row[i];
   return total;
 }
 
+// One tile's rows: their codes, the value their sums start from, and their totals as floats.
+template <class Input>
+struct Rows {
+  const Input* codes[kTileRows];
+  int32_t starts[kTileRows];
+  float totals[kTileRows];
+  int64_t valid;
+};
+
 // Outputs [column, column + V vectors) of one tile of rows.
-template <class Dot, int V, int R>
-static inline void tile_block(const Plan& plan, const typename Dot::Input* const* rows,
-                              const int32_t* totals, float* y, int64_t column, int64_t valid) {
+template <class Dot, int V>
+static inline void tile_block(const Plan& plan, const Rows<typename Dot::Input>& rows, float* y,
+                              int64_t column) {
+  constexpr int R = kTileRows;
   VecI sum[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    const VecI start = splat_int(plan.weight_offset * totals[r]);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = start;
+    for (int v = 0; v < V; ++v) sum[r][v] = splat_int(rows.starts[r]);
+    // Where the tile after this one goes: the stores would wait for these lines.
+    for (int v = 0; v < V; ++v) {
+      __builtin_prefetch(y + (R + r) * plan.out + column + v * kLanes, 1);
+    }
   }
   const auto* panel = static_cast<const typename Dot::Weight*>(plan.panel) + column * Dot::kCodes;
-  Dot::template accumulate<R, V>(sum, rows, panel, plan.width * Dot::kCodes, plan.steps,
+  Dot::template accumulate<R, V>(sum, rows.codes, panel, plan.width * Dot::kCodes, plan.steps,
                                  plan.safe_steps);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const VecF total = splat(static_cast<float>(totals[r]));
-    VecF value[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      const int64_t at = column + v * kLanes;
-      const VecF shift = fma(load(plan.total_scale + at), total, load(plan.constant + at));
-      value[v] = fma(load(plan.product_scale + at), to_float(sum[r][v]), shift);
+  for (int v = 0; v < V; ++v) {
+    const int64_t at = column + v * kLanes, left = plan.out - at;
+    const VecF product_scale = load(plan.product_scale + at);
+    const VecF total_scale = load(plan.total_scale + at), constant = load(plan.constant + at);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const VecF shift = fma(total_scale, splat(rows.totals[r]), constant);
+      const VecF value = fma(product_scale, to_float(sum[r][v]), shift);
+      if (r < rows.valid) store_tile_row<1>(y + r * plan.out + at, &value, left);
     }
-    if (r < valid) store_tile_row<V>(y + r * plan.out + column, value, plan.out - column);
   }
 }
 
-constexpr int kTileRows = 6;  // 6 x 4 sums and 5 more fill the 32 registers of AVX-512
-
 template <class Dot>
-static inline void tile(const Plan& plan, const typename Dot::Input* const* rows,
-                        const int32_t* totals, float* y, int64_t valid) {
+static inline void tile(const Plan& plan, const Rows<typename Dot::Input>& rows, float* y) {
   for (int64_t vector = 0, count = plan.width / kLanes; vector < count;) {
-    const int64_t wide = block_vectors(count - vector), column = vector * kLanes;
+    const int64_t wide = block_vectors(count - vector, kTileVectors), column = vector * kLanes;
     switch (wide) {
-      case 1: tile_block<Dot, 1, kTileRows>(plan, rows, totals, y, column, valid); break;
-      case 2: tile_block<Dot, 2, kTileRows>(plan, rows, totals, y, column, valid); break;
+      case 1: tile_block<Dot, 1>(plan, rows, y, column); break;
+      case 2: tile_block<Dot, 2>(plan, rows, y, column); break;
 #if defined(__AVX2__)
-      case 3: tile_block<Dot, 3, kTileRows>(plan, rows, totals, y, column, valid); break;
-#endif
-#if defined(__AVX512F__)
-      case 4: tile_block<Dot, 4, kTileRows>(plan, rows, totals, y, column, valid); break;
+      case 3: tile_block<Dot, 3>(plan, rows, y, column); break;
 #endif
     }
     vector += wide;
   }
 }
 
-// Rows are read in place, in whole steps; the bytes past a row's end meet weight 0. Only a tile
-// that holds the last row of the tensor is copied first, so that no byte past the end is read, and
-// so is every tile whose codes must be widened.
+// Rows are read in place, in whole steps; the bytes past a row's end meet weight 0. A tile whose
+// last step would leave the tensor is copied first, and so is every tile whose codes are widened.
 template <class Dot>
 static void run(const CodedLinear& a, Plan plan) {
   typedef typename Dot::Input Input;
@@ -287,20 +291,23 @@ static void run(const CodedLinear& a, Plan plan) {
     for (int64_t row = begin; row < end; row += kTileRows) {
       const int64_t valid = end - row < kTileRows ? end - row : kTileRows;
       const uint8_t* x = a.x.data + row * a.in;
-      const bool copied = sizeof(Input) > 1 || row + valid == a.rows;
-      const Input* rows[kTileRows];
-      int32_t totals[kTileRows];
+      const bool leaves = (row + valid - 1) * a.in + copy_step > a.rows * a.in;
+      const bool copied = leaves || sizeof(Input) > 1;
+      Rows<Input> rows;
+      rows.valid = valid;
       for (int64_t r = 0; r < kTileRows; ++r) {
         const uint8_t* from = x + (r < valid ? r : valid - 1) * a.in;
-        totals[r] = code_total(from, a.in);
-        rows[r] = reinterpret_cast<const Input*>(from);
+        const int32_t total = code_total(from, a.in);
+        rows.starts[r] = plan.weight_offset * total;
+        rows.totals[r] = static_cast<float>(total);
+        rows.codes[r] = reinterpret_cast<const Input*>(from);
         if (!copied) continue;
-        rows[r] = copy + r * copy_step;
+        rows.codes[r] = copy + r * copy_step;
         for (int64_t i = 0; i < copy_step; ++i) {
           copy[r * copy_step + i] = i < a.in ? static_cast<Input>(from[i]) : Input(0);
         }
       }
-      tile<Dot>(plan, rows, totals, a.y.data + row * a.out, valid);
+      tile<Dot>(plan, rows, a.y.data + row * a.out);
     }
   });
 }

@@ -1,12 +1,13 @@
 // The matrix products behind linear, conv2d and rectifiers: tall thin float matrices times a small
 // one. The small one is packed as a panel of shape (depth, columns padded to whole vectors), which
-// fits L1 (48 x 48 floats: 9 KiB), and a tile of kTileRows rows x up to kMaxVectors vectors stays in
-// registers while the depth runs: per step one load per vector, one broadcast per row.
-//   panel_product:  y(rows,columns) = bias + sum over segments of a(rows,depth) panel(depth,columns)
+// fits L1 (48 x 48 floats: 9 KiB), and a tile of tile_rows() rows x up to kMaxVectors vectors
+// stays in registers while the depth runs: per step one load per vector, one broadcast per row.
+//   panel_product:  y(rows,columns) = bias + sum of a(rows,depth) panel(depth,columns), a segment
+//                   of the depth after the other
 //   outer_product:  sum(outs,columns) += gy(rows,outs)^T x(rows,columns)
-// A segment is one stretch of the depth: a linear has one; a convolution has one per kernel row,
-// because the taps of a kernel row lie side by side in token order. Tiles past the last row read the
-// last row again and do not store it, so that no path needs a second kernel.
+// A linear has one segment; a convolution has one per kernel row, because the taps of a kernel row
+// lie side by side in token order. Tiles past the last row read the last row again and do not
+// store it, so that no path needs a second kernel.
 #pragma once
 #include "simd.hpp"
 
@@ -39,8 +40,8 @@ static inline VecF multiply_add(VecF a, VecF b, VecF c) {
 
 static inline int64_t padded(int64_t columns) { return (columns + kLanes - 1) / kLanes * kLanes; }
 
-// panel(depth, padded) from a matrix whose entry (k, c) lies at k * k_step + c * c_step; the padding
-// is zero.
+// panel(depth, padded) from a matrix whose entry (k, c) lies at k * k_step + c * c_step; the
+// padding is zero.
 static inline void pack_panel(float* panel, const float* matrix, int64_t depth, int64_t columns,
                               int64_t k_step, int64_t c_step) {
   const int64_t width = padded(columns);
@@ -78,7 +79,7 @@ static inline void store_tile_row(float* to, const VecF* row, int64_t columns) {
 }
 
 // Columns [column, column + V vectors) of all rows. kAhead: fetches the rows of the next tile while
-// this one is worked on, for rows that come from beyond L2 (a convolution's are copied just before).
+// this one is worked on, for rows from beyond L2 (a convolution's rows were copied just before).
 template <int V, bool kAhead>
 static inline void panel_block(const PanelProduct& p, int64_t column) {
   constexpr int R = tile_rows<V>();
@@ -133,16 +134,16 @@ static inline void panel_block(const PanelProduct& p, int64_t column) {
   }
 }
 
-// Vectors of the next block when `left` remain: blocks of nearly equal width.
-static inline int64_t block_vectors(int64_t left) {
-  const int64_t blocks = (left + kMaxVectors - 1) / kMaxVectors;
+// Vectors of the next block when `left` remain and `most` fit: blocks of nearly equal width.
+static inline int64_t block_vectors(int64_t left, int64_t most) {
+  const int64_t blocks = (left + most - 1) / most;
   return (left + blocks - 1) / blocks;
 }
 
 template <bool kAhead>
 static inline void panel_product(const PanelProduct& p) {
   for (int64_t vector = 0, count = padded(p.columns) / kLanes; vector < count;) {
-    const int64_t wide = block_vectors(count - vector), column = vector * kLanes;
+    const int64_t wide = block_vectors(count - vector, kMaxVectors), column = vector * kLanes;
     switch (wide) {
       case 1: panel_block<1, kAhead>(p, column); break;
       case 2: panel_block<2, kAhead>(p, column); break;
@@ -217,7 +218,7 @@ static inline void outer_block(const OuterProduct& p, int64_t column) {
 
 static inline void outer_product(const OuterProduct& p) {
   for (int64_t vector = 0, count = padded(p.columns) / kLanes; vector < count;) {
-    const int64_t wide = block_vectors(count - vector), column = vector * kLanes;
+    const int64_t wide = block_vectors(count - vector, kMaxVectors), column = vector * kLanes;
     switch (wide) {
       case 1: outer_block<1>(p, column); break;
       case 2: outer_block<2>(p, column); break;
@@ -243,7 +244,9 @@ static inline void add_column_sums(float* sum, const float* gy, int64_t rows, in
     } else {
       const int n = static_cast<int>(left);
       VecF total = load_first(sum + c, n);
-      for (int64_t row = 0; row < rows; ++row) total = total + load_first(gy + row * columns + c, n);
+      for (int64_t row = 0; row < rows; ++row) {
+        total = total + load_first(gy + row * columns + c, n);
+      }
       store_first(sum + c, total, n);
     }
   }

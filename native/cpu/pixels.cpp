@@ -6,9 +6,9 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
-// Image rows per chunk for rows of `width` values.
+// Image rows per chunk for rows of `width` values; a crop may leave none.
 static inline int64_t image_grain(int64_t width) {
-  return width < kSweepGrain ? kSweepGrain / width : 1;
+  return width > 0 && width < kSweepGrain ? kSweepGrain / width : 1;
 }
 
 // One output row of pixel_shuffle from the tokens of its input row, `x` at the first of the

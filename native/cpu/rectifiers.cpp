@@ -1,8 +1,8 @@
 // Fast merge of a rectifier group and its gradients. The experts stack into one low-rank pair: with
-// gated(out, experts*rank) = gates[i] b[i] the merge is weight + gated * a, where a, (experts, rank,
-// in) as stored, already is the (experts*rank, in) matrix. So the merge and all gradients are
-// products of panel.hpp on matrices of at most a few hundred columns, one thread each: a network
-// has two hundred of them, of some 0.1 MMAC.
+// gated(out, experts*rank) = gates[i] b[i] the merge is weight + gated * a, where a, stored as
+// (experts, rank, in), already is the (experts*rank, in) matrix. So the merge and all gradients are
+// products of panel.hpp on matrices of at most a few hundred columns, on one thread: a network has
+// two hundred of them, of some 0.1 MMAC.
 #include "panel.hpp"
 
 namespace spr2q {

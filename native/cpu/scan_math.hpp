@@ -27,34 +27,73 @@ static inline VecF exp2_minus_1(VecF r) {
   return p * r;
 }
 
-// 2^t; 0 or 2^-126 far below, 2^127 or infinity far above.
+// 2^t; below 2^-125 some number of that size or 0, above 2^127 that or infinity.
 static inline VecF exp2(VecF t) {
-#if !defined(__AVX512F__)
-  t = min(max(t, splat(-126.0f)), splat(127.0f));
-#endif
+#if defined(__AVX512F__)
   const VecF n = round_even(t), r = t - n;
+#elif defined(__AVX2__)
+  // Adding 1.5 * 2^23 leaves round(t) in the low bits, ready to be shifted to the exponent.
+  t = min(max(t, splat(-125.0f)), splat(127.0f));
+  const VecF shifted = t + splat(12582912.0f), r = t - (shifted - splat(12582912.0f));
+#else
+  t = min(max(t, splat(-125.0f)), splat(127.0f));
+  const VecF n = round_even(t), r = t - n;
+#endif
   VecF p = splat(1.326472731e-3f);
   p = fma(p, r, splat(9.671512991e-3f));
   p = fma(p, r, splat(5.550733581e-2f));
   p = fma(p, r, splat(2.402224243e-1f));
   p = fma(p, r, splat(6.931470037e-1f));
-  return scale_pow2(fma(p, r, splat(1.0f)), n);
+  p = fma(p, r, splat(1.0f));
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
+  return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), exponent))};
+#else
+  return scale_pow2(p, n);
+#endif
 }
 
-// log(1 + exp x) = max(x, 0) + log1p(exp -|x|), relative error 3e-7. Above 20 this is x itself in
-// float32, so the reference's branch needs no counterpart.
-static inline VecF softplus(VecF x) {
-  const VecF z = exp(min(x, splat(0.0f) - x));
-  VecF p = splat(5.232696421e-3f);  // log1p(z) / z on [0, 1]
-  p = fma(p, z, splat(-2.950525284e-2f));
-  p = fma(p, z, splat(7.822598517e-2f));
-  p = fma(p, z, splat(-1.366325021e-1f));
-  p = fma(p, z, splat(1.910600960e-1f));
-  p = fma(p, z, splat(-2.484298348e-1f));
-  p = fma(p, z, splat(3.331909776e-1f));
-  p = fma(p, z, splat(-4.999949336e-1f));
-  p = fma(p, z, splat(9.999999404e-1f));
-  return fma(p, z, max(x, splat(0.0f)));
+// x[k] -> log(1 + exp x[k]) = max(x, 0) + log1p(exp -|x|), relative error 3e-7. Above 20 this is x
+// itself in float32, so the reference's branch needs no counterpart. N chains run side by side:
+// one alone is a hundred cycles of waiting.
+template <int N>
+static inline void softplus(VecF* x) {
+  constexpr float kLog1p[] = {5.232696421e-3f,  -2.950525284e-2f, 7.822598517e-2f,
+                              -1.366325021e-1f, 1.910600960e-1f,  -2.484298348e-1f,
+                              3.331909776e-1f,  -4.999949336e-1f, 9.999999404e-1f};
+  VecF z[N], p[N];
+#pragma GCC unroll 4
+  for (int k = 0; k < N; ++k) {
+    z[k] = exp(min(x[k], splat(0.0f) - x[k]));
+    p[k] = splat(kLog1p[0]);
+  }
+#pragma GCC unroll 9
+  for (int i = 1; i < 9; ++i) {  // log1p(z) / z on [0, 1]
+#pragma GCC unroll 4
+    for (int k = 0; k < N; ++k) p[k] = fma(p[k], z[k], splat(kLog1p[i]));
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < N; ++k) x[k] = fma(p[k], z[k], max(x[k], splat(0.0f)));
+}
+
+// Step sizes softplus(delta + bias) of `count` tokens, `pitch` floats apart, to out and its pitch.
+static inline void step_sizes(const float* delta, VecF bias, int lanes, int64_t count,
+                              int64_t pitch, float* out, int64_t out_pitch, int out_lanes) {
+  constexpr int kSide = 4;  // chains side by side
+  int64_t i = 0;
+  for (; i + kSide <= count; i += kSide) {
+    VecF x[kSide];
+#pragma GCC unroll 4
+    for (int k = 0; k < kSide; ++k) x[k] = load_lanes(delta + (i + k) * pitch, lanes) + bias;
+    softplus<kSide>(x);
+#pragma GCC unroll 4
+    for (int k = 0; k < kSide; ++k) store_lanes(out + (i + k) * out_pitch, x[k], out_lanes);
+  }
+  for (; i < count; ++i) {
+    VecF x = load_lanes(delta + i * pitch, lanes) + bias;
+    softplus<1>(&x);
+    store_lanes(out + i * out_pitch, x, out_lanes);
+  }
 }
 
 // The derivative of softplus from its value: sigmoid(x) = 1 - exp(-softplus(x)), accurate for small

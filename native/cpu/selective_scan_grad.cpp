@@ -2,10 +2,10 @@
 // kept from the forward pass. Per (batch, vector of channels):
 //   1. forwards over the whole sequence: Delta is kept in gdelta's own place, the states at the
 //      entry of every chunk of kChunk steps in scratch;
-//   2. chunk by chunk from the end: states and decays of the chunk are recomputed into scratch that
-//      fits the first-level cache, then the adjoint runs backwards through it.
-// gB and gC are sums over channels: a group of channels adds its vectors in order into a partial
-// row (gB | gC), and the groups are added in order at the end. gA, gD and gdelta_bias are summed
+//   2. chunk by chunk from the end: decays and states of the chunk are recomputed into scratch that
+//      stays in cache, then the adjoint runs backwards through it.
+// gB and gC are sums over channels: a group of channels adds its vectors in order into partial
+// rows of its own, and the groups are added in order at the end. gA, gD and gdelta_bias are summed
 // within a chunk in float32, over chunks and batch in double. No order depends on threads.
 #include "scan_math.hpp"
 
@@ -14,48 +14,53 @@ namespace SPR2Q_ISA {
 namespace {
 
 constexpr int kMaxStates = 64;          // as SelectiveScan::check
-constexpr int64_t kChunk = 32;          // steps: 8 states x 2 buffers x 64 bytes = 32 KiB, half of L1+L2 traffic
+constexpr int64_t kChunk = 64;          // steps: two buffers of 32 KiB at 8 states, in the second-level cache
 constexpr int64_t kGroupChannels = 16;  // channels per partial row: one AVX-512 vector, ISA-independent
 constexpr int64_t kMaxGroups = 8;       // partial rows per token at most, however many channels
+constexpr int64_t kSumGrain = 16384;    // elements of gB per thread chunk when groups are added
+
+// The sums of a step live in registers only if everything is inlined into one loop.
+#define SPR2Q_INLINE inline __attribute__((always_inline))
 
 // Scratch slots; the first two belong to the caller of parallel_for.
-enum Slot { kPartialRows = 0, kSums = 1, kEntries = 2, kInside = 3 };
+enum Slot { kPartials = 0, kSums = 1, kEntries = 2, kInside = 3 };
 
 // One group of channels of one sample, and where its sums go.
 struct Group {
   int64_t sample, first, last;  // channels [first, last)
-  float* rows;                  // (length, 2 * states): gB | gC of this group
+  float *gB, *gC;               // (length, states): the sums over this group's channels
   double* sums;                 // (channels of the sample, states + 2): gA | gD | gdelta_bias
   double* bounds;               // (2): gstate_bounds
 };
 
-// The 2 * 8 lane sums of (gB[0..7], gC[0..7]), in this order, written or added to `row`.
-static inline void put_row(float* row, VecF sums, bool add) {
-  store(row, add ? load(row) + sums : sums);
-}
-
+// Lane sums of the eight states of one token, written or added (`add`) to the rows of gB and gC:
+// take(k, ...) accepts the states k and k + 4 as soon as they exist, which keeps few of them alive.
 #if defined(__AVX512F__)
-static inline VecF blocks(VecF a, VecF b) {  // two vectors -> the halves of one
+static inline VecF halves(VecF a, VecF b) {  // two vectors -> the halves of one
   return {_mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee))};
-}
-static inline VecF quarters(VecF a, VecF b, VecF c, VecF d) {
-  const VecF ab = blocks(a, b), cd = blocks(c, d);
-  return {_mm512_add_ps(_mm512_shuffle_f32x4(ab.v, cd.v, 0x88),
-                        _mm512_shuffle_f32x4(ab.v, cd.v, 0xdd))};
 }
 static inline VecF interleave(VecF a, VecF b) {
   return {_mm512_add_ps(_mm512_unpacklo_ps(a.v, b.v), _mm512_unpackhi_ps(a.v, b.v))};
 }
-static inline void lane_sums_8(float* row, const VecF* gB, const VecF* gC, bool add) {
-  const VecF even = interleave(quarters(gB[0], gB[4], gC[0], gC[4]),
-                               quarters(gB[1], gB[5], gC[1], gC[5]));
-  const VecF odd = interleave(quarters(gB[2], gB[6], gC[2], gC[6]),
-                              quarters(gB[3], gB[7], gC[3], gC[7]));
-  const __m512d low = _mm512_castps_pd(even.v), high = _mm512_castps_pd(odd.v);
-  const VecF first = {_mm512_castpd_ps(_mm512_unpacklo_pd(low, high))};
-  const VecF second = {_mm512_castpd_ps(_mm512_unpackhi_pd(low, high))};
-  put_row(row, first + second, add);
-}
+struct EightSums {
+  VecF quarters[4];  // of gB[k], gB[k + 4], gC[k], gC[k + 4]
+  void take(int k, VecF gB_low, VecF gB_high, VecF gC_low, VecF gC_high) {
+    const VecF gB = halves(gB_low, gB_high), gC = halves(gC_low, gC_high);
+    quarters[k].v = _mm512_add_ps(_mm512_shuffle_f32x4(gB.v, gC.v, 0x88),
+                                  _mm512_shuffle_f32x4(gB.v, gC.v, 0xdd));
+  }
+  void put(float* gB, float* gC, bool add) const {
+    const __m512d even = _mm512_castps_pd(interleave(quarters[0], quarters[1]).v);
+    const __m512d odd = _mm512_castps_pd(interleave(quarters[2], quarters[3]).v);
+    const __m512 sums = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(even, odd)),
+                                      _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd)));
+    put_half(gB, _mm512_castps512_ps256(sums), add);
+    put_half(gC, _mm512_extractf32x8_ps(sums, 1), add);
+  }
+  static void put_half(float* row, __m256 sums, bool add) {
+    _mm256_storeu_ps(row, add ? _mm256_add_ps(_mm256_loadu_ps(row), sums) : sums);
+  }
+};
 #elif defined(__AVX2__)
 static inline VecF halves(VecF a, VecF b) {
   return {_mm256_add_ps(_mm256_permute2f128_ps(a.v, b.v, 0x20),
@@ -64,35 +69,41 @@ static inline VecF halves(VecF a, VecF b) {
 static inline VecF interleave(VecF a, VecF b) {
   return {_mm256_add_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v))};
 }
-static inline VecF eight_sums(const VecF* g) {
-  const VecF even = interleave(halves(g[0], g[4]), halves(g[1], g[5]));
-  const VecF odd = interleave(halves(g[2], g[6]), halves(g[3], g[7]));
-  const __m256d low = _mm256_castps_pd(even.v), high = _mm256_castps_pd(odd.v);
-  const VecF first = {_mm256_castpd_ps(_mm256_unpacklo_pd(low, high))};
-  const VecF second = {_mm256_castpd_ps(_mm256_unpackhi_pd(low, high))};
-  return first + second;
-}
-static inline void lane_sums_8(float* row, const VecF* gB, const VecF* gC, bool add) {
-  put_row(row, eight_sums(gB), add);
-  put_row(row + 8, eight_sums(gC), add);
-}
+struct EightSums {
+  VecF gB_halves[4], gC_halves[4];  // of the states k and k + 4
+  void take(int k, VecF gB_low, VecF gB_high, VecF gC_low, VecF gC_high) {
+    gB_halves[k] = halves(gB_low, gB_high);
+    gC_halves[k] = halves(gC_low, gC_high);
+  }
+  void put(float* gB, float* gC, bool add) const {
+    put_half(gB, gB_halves, add);
+    put_half(gC, gC_halves, add);
+  }
+  static void put_half(float* row, const VecF* parts, bool add) {
+    const __m256d even = _mm256_castps_pd(interleave(parts[0], parts[1]).v);
+    const __m256d odd = _mm256_castps_pd(interleave(parts[2], parts[3]).v);
+    const VecF low = {_mm256_castpd_ps(_mm256_unpacklo_pd(even, odd))};
+    const VecF high = {_mm256_castpd_ps(_mm256_unpackhi_pd(even, odd))};
+    store(row, add ? load(row) + (low + high) : low + high);
+  }
+};
 #else
-static inline void lane_sums_8(float* row, const VecF* gB, const VecF* gC, bool add) {
-  for (int s = 0; s < 8; ++s) {
-    row[s] = sum(gB[s]) + (add ? row[s] : 0.0f);
-    row[8 + s] = sum(gC[s]) + (add ? row[8 + s] : 0.0f);
+struct EightSums {
+  float gB_sums[8], gC_sums[8];
+  void take(int k, VecF gB_low, VecF gB_high, VecF gC_low, VecF gC_high) {
+    gB_sums[k] = sum(gB_low);
+    gB_sums[k + 4] = sum(gB_high);
+    gC_sums[k] = sum(gC_low);
+    gC_sums[k + 4] = sum(gC_high);
   }
-}
+  void put(float* gB, float* gC, bool add) const {
+    for (int s = 0; s < 8; ++s) {
+      gB[s] = gB_sums[s] + (add ? gB[s] : 0.0f);
+      gC[s] = gC_sums[s] + (add ? gC[s] : 0.0f);
+    }
+  }
+};
 #endif
-
-template <int kStates>
-static inline void put_lane_sums(float* row, const VecF* gB, const VecF* gC, int states, bool add) {
-  if (kStates == 8) return lane_sums_8(row, gB, gC, add);
-  for (int s = 0; s < states; ++s) {
-    row[s] = sum(gB[s]) + (add ? row[s] : 0.0f);
-    row[states + s] = sum(gC[s]) + (add ? row[states + s] : 0.0f);
-  }
-}
 
 // One vector of channels of one sample.
 template <int kStates, bool kQuantised>
@@ -106,8 +117,9 @@ class Lanes {
     chunks_ = (a.length + kChunk - 1) / kChunk;
     const int64_t state_floats = state_count() * kLanes;
     entries_ = scratch<float>(kEntries, chunks_ * state_floats);
-    h_ = scratch<float>(kInside, (2 * kChunk + 1) * state_floats);
-    decay_ = h_ + (kChunk + 1) * state_floats;
+    faded_ = scratch<float>(kInside, kChunk * (2 * state_floats + kLanes));
+    decay_ = faded_ + kChunk * state_floats;
+    step_gradients_ = decay_ + kChunk * state_floats;
   }
 
   void run() {
@@ -128,7 +140,7 @@ class Lanes {
   int64_t row(int64_t t) const { return group_.sample * a_.length + t; }
   int64_t index(int64_t t) const { return row(t) * a_.channels + c0_; }
 
-  // Pass 1. The states after the last chunk's entry are needed by nobody.
+  // Pass 1.
   void enter_chunks() {
     const int states = state_count();
     VecF h[kSize];
@@ -136,27 +148,29 @@ class Lanes {
     const VecF bias = load_lanes(a_.delta_bias.data + c0_, lanes_);
     for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
       for (int s = 0; s < states; ++s) store(entries_ + (chunk * states + s) * kLanes, h[s]);
-      const int64_t end = (chunk + 1) * kChunk < a_.length ? (chunk + 1) * kChunk : a_.length;
-      for (int64_t t = chunk * kChunk; t < end; ++t) {
-        const VecF delta = softplus(load_lanes(a_.delta.data + index(t), lanes_) + bias);
-        store_lanes(a_.gdelta.data + index(t), delta, lanes_);
+      const int64_t first = chunk * kChunk;
+      const int64_t end = first + kChunk < a_.length ? first + kChunk : a_.length;
+      step_sizes(a_.delta.data + index(first), bias, lanes_, end - first, a_.channels,
+                 a_.gdelta.data + index(first), a_.channels, lanes_);
+      if (chunk + 1 == chunks_) break;  // nobody needs the states at the very end
+      for (int64_t t = first; t < end; ++t) {
+        const VecF delta = load_lanes(a_.gdelta.data + index(t), lanes_);
         const VecF input = delta * load_lanes(a_.u.data + index(t), lanes_);
         const float* B = a_.B.data + row(t) * states;
 #pragma GCC unroll 8
         for (int s = 0; s < states; ++s) {
-          h[s] = fma(exp2(delta * rate_[s]), h[s], input * splat(B[s]));
+          h[s] = fma(input, splat(B[s]), exp2(delta * rate_[s]) * h[s]);
         }
       }
     }
   }
 
-  // h_[0] = the entry of the chunk, h_[i + 1] and decay_[i] = state and decay of its i-th step.
+  // Of the i-th step of the chunk: decay_[i] = a and faded_[i] = a h_{t-1}.
   void recompute(int64_t chunk, int64_t first, int64_t count) {
     const int states = state_count();
     VecF h[kSize];
     for (int s = 0; s < states; ++s) {
       h[s] = load(entries_ + (chunk * states + s) * kLanes);
-      store(h_ + s * kLanes, h[s]);
     }
     for (int64_t i = 0; i < count; ++i) {
       const VecF delta = load_lanes(a_.gdelta.data + index(first + i), lanes_);
@@ -164,76 +178,121 @@ class Lanes {
       const float* B = a_.B.data + row(first + i) * states;
 #pragma GCC unroll 8
       for (int s = 0; s < states; ++s) {
-        const VecF decay = exp2(delta * rate_[s]);
-        h[s] = fma(decay, h[s], input * splat(B[s]));
+        const VecF decay = exp2(delta * rate_[s]), faded = decay * h[s];
+        h[s] = fma(input, splat(B[s]), faded);
         store(decay_ + (i * states + s) * kLanes, decay);
-        store(h_ + ((i + 1) * states + s) * kLanes, h[s]);
+        store(faded_ + (i * states + s) * kLanes, faded);
       }
     }
   }
 
+  // What runs through the steps of a chunk: the carried adjoint a l, and sums.
+  struct Totals {
+    VecF carry[kSize], gA[kSize], gD, gbias, glower, gupper, moved;  // moved: sum of (round(v) - v) gy C
+  };
+  // What one step needs and gives.
+  struct Step {
+    VecF delta, u, gy, input, by_A, by_B;
+    const float *B, *C, *decay, *faded;
+  };
+
+  // The adjoint of state s through one step; gB and gC of this vector's channels come back.
+  SPR2Q_INLINE void adjoint_step(int s, Step* step, Totals* totals, VecF* gB, VecF* gC) {
+    const VecF decay = load(step->decay + s * kLanes), faded = load(step->faded + s * kLanes);
+    const VecF B = splat(step->B[s]), C = splat(step->C[s]);
+    VecF seen = fma(step->input, B, faded), adjoint;
+    if (kQuantised) adjoint = totals->carry[s] + through_copy(step->gy * C, &seen, totals);
+    else adjoint = fma(step->gy, C, totals->carry[s]);
+    *gC = step->gy * seen;
+    *gB = adjoint * step->input;
+    const VecF along = adjoint * faded;
+    step->by_B = fma(adjoint, B, step->by_B);
+    step->by_A = fma(rate_[s], along, step->by_A);
+    totals->gA[s] = fma(step->delta, along, totals->gA[s]);
+    totals->carry[s] = decay * adjoint;
+  }
+
+  SPR2Q_INLINE void states_step(int64_t t, Step* step, Totals* totals) {
+    const int states = state_count();
+    float* gB_row = group_.gB + t * states;
+    float* gC_row = group_.gC + t * states;
+    const bool add = c0_ != group_.first;
+    if (kStates == 8) {
+      EightSums sums;
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        VecF gB[2], gC[2];
+        adjoint_step(k, step, totals, &gB[0], &gC[0]);
+        adjoint_step(k + 4, step, totals, &gB[1], &gC[1]);
+        sums.take(k, gB[0], gB[1], gC[0], gC[1]);
+      }
+      sums.put(gB_row, gC_row, add);
+    } else {
+      for (int s = 0; s < states; ++s) {
+        VecF gB, gC;
+        adjoint_step(s, step, totals, &gB, &gC);
+        gB_row[s] = sum(gB) + (add ? gB_row[s] : 0.0f);
+        gC_row[s] = sum(gC) + (add ? gC_row[s] : 0.0f);
+      }
+    }
+  }
+
+  // The steps of one chunk, last to first.
   void reverse(int64_t first, int64_t count) {
     const int states = state_count();
-    VecF gA[kSize], carry[kSize];
+    Totals totals;
     for (int s = 0; s < states; ++s) {
-      gA[s] = splat(0.0f);
-      carry[s] = carry_[s];
+      totals.carry[s] = carry_[s];
+      totals.gA[s] = splat(0.0f);
     }
-    VecF gD = splat(0.0f), gbias = splat(0.0f), glower = splat(0.0f), gupper = splat(0.0f);
+    totals.gD = totals.gbias = totals.glower = totals.gupper = totals.moved = splat(0.0f);
     const VecF D = load_lanes(a_.D.data + c0_, lanes_);
     for (int64_t i = count - 1; i >= 0; --i) {
       const int64_t at = index(first + i);
-      const VecF delta = load_lanes(a_.gdelta.data + at, lanes_);
-      const VecF u = load_lanes(a_.u.data + at, lanes_), gy = load_lanes(a_.gy.data + at, lanes_);
-      const VecF input = delta * u;
-      const float* B = a_.B.data + row(first + i) * states;
-      const float* C = a_.C.data + row(first + i) * states;
-      VecF gB[kSize], gC[kSize], by_B = splat(0.0f), by_A = splat(0.0f);
-#pragma GCC unroll 8
-      for (int s = 0; s < states; ++s) {
-        const VecF decay = load(decay_ + (i * states + s) * kLanes);
-        VecF seen = load(h_ + ((i + 1) * states + s) * kLanes), adjoint;
-        if (kQuantised) {
-          adjoint = carry[s] + through_copy(gy * splat(C[s]), &seen, &glower, &gupper);
-        } else {
-          adjoint = fma(gy, splat(C[s]), carry[s]);
-        }
-        gC[s] = gy * seen;
-        gB[s] = adjoint * input;
-        const VecF decayed = adjoint * (decay * load(h_ + (i * states + s) * kLanes));
-        by_B = fma(adjoint, splat(B[s]), by_B);
-        by_A = fma(rate_[s], decayed, by_A);
-        gA[s] = fma(delta, decayed, gA[s]);
-        carry[s] = decay * adjoint;
-      }
-      put_lane_sums<kStates>(group_.rows + (first + i) * 2 * states, gB, gC, states,
-                             c0_ != group_.first);
-      store_lanes(a_.gu.data + at, fma(delta, by_B, D * gy), lanes_);
-      const VecF gdelta = fma(u, by_B, by_A * splat(1.0f / kLog2e)) * softplus_slope(delta);
-      store_lanes(a_.gdelta.data + at, gdelta, lanes_);
-      gD = fma(gy, u, gD);
-      gbias = gbias + gdelta;
+      Step step;
+      step.delta = load_lanes(a_.gdelta.data + at, lanes_);
+      step.u = load_lanes(a_.u.data + at, lanes_);
+      step.gy = load_lanes(a_.gy.data + at, lanes_);
+      step.input = step.delta * step.u;
+      step.by_A = step.by_B = splat(0.0f);
+      step.B = a_.B.data + row(first + i) * states;
+      step.C = a_.C.data + row(first + i) * states;
+      step.decay = decay_ + i * states * kLanes;
+      step.faded = faded_ + i * states * kLanes;
+      states_step(first + i, &step, &totals);
+      store_lanes(a_.gu.data + at, fma(step.delta, step.by_B, D * step.gy), lanes_);
+      store(step_gradients_ + i * kLanes,
+            fma(step.u, step.by_B, step.by_A * splat(1.0f / kLog2e)));
+      totals.gD = fma(step.gy, step.u, totals.gD);
+    }
+    for (int64_t i = 0; i < count; ++i) {  // from gDelta to gdelta
+      float* at = a_.gdelta.data + index(first + i);
+      const VecF slope = softplus_slope(load_lanes(at, lanes_));
+      const VecF gdelta = load(step_gradients_ + i * kLanes) * slope;
+      store_lanes(at, gdelta, lanes_);
+      totals.gbias = totals.gbias + gdelta;
     }
     for (int s = 0; s < states; ++s) {
-      add_lanes(gA[s], s);
-      carry_[s] = carry[s];
+      carry_[s] = totals.carry[s];
+      add_lanes(totals.gA[s], s);
     }
-    add_lanes(gD, states);
-    add_lanes(gbias, states + 1);
+    add_lanes(totals.gD, states);
+    add_lanes(totals.gbias, states + 1);
     if (kQuantised) {
-      group_.bounds[0] += sum(glower);
-      group_.bounds[1] += sum(gupper);
+      const double residual = sum(totals.moved) / quantiser_.levels;
+      group_.bounds[0] += sum(totals.glower) - residual;
+      group_.bounds[1] += sum(totals.gupper) + residual;
     }
   }
 
   // Straight-through: what gy C passes on to h, and what the bounds collect (Eq. 8).
-  VecF through_copy(VecF gradient, VecF* h, VecF* glower, VecF* gupper) const {
+  SPR2Q_INLINE VecF through_copy(VecF gradient, VecF* h, Totals* totals) const {
     const VecF lower = splat(quantiser_.lower), upper = splat(quantiser_.upper), zero = splat(0.0f);
     const VecF value = *h, offset = quantiser_.offset(value), code = round_even(offset);
-    const VecF residual = (code - offset) / splat(quantiser_.levels) * gradient;
     *h = quantiser_.value(code);
-    *glower = *glower + (where_le(value, lower, gradient, zero) - residual);
-    *gupper = *gupper + (where_le(upper, value, gradient, zero) + residual);
+    totals->moved = fma(code - offset, gradient, totals->moved);
+    totals->glower = totals->glower + where_le(value, lower, gradient, zero);
+    totals->gupper = totals->gupper + where_le(upper, value, gradient, zero);
     return where_le(lower, value, where_le(value, upper, gradient, zero), zero);
   }
 
@@ -249,16 +308,20 @@ class Lanes {
   const int lanes_, state_count_;
   const StateQuantiser quantiser_;
   int64_t chunks_;
-  float *entries_, *h_, *decay_;
+  float *entries_, *faded_, *decay_, *step_gradients_;  // step_gradients_: gDelta of each step
   VecF rate_[kSize], carry_[kSize];
 };
 
 void run_group(const SelectiveScanGrad& a, const Group& group) {
   for (int64_t c0 = group.first; c0 < group.last; c0 += kLanes) {
     const int lanes = static_cast<int>(group.last - c0 < kLanes ? group.last - c0 : kLanes);
-    if (a.state_bounds) Lanes<0, true>(a, group, c0, lanes).run();
-    else if (a.state_count == 8) Lanes<8, false>(a, group, c0, lanes).run();
-    else Lanes<0, false>(a, group, c0, lanes).run();
+    if (a.state_count == 8) {
+      if (a.state_bounds) Lanes<8, true>(a, group, c0, lanes).run();
+      else Lanes<8, false>(a, group, c0, lanes).run();
+    } else {
+      if (a.state_bounds) Lanes<0, true>(a, group, c0, lanes).run();
+      else Lanes<0, false>(a, group, c0, lanes).run();
+    }
   }
 }
 
@@ -293,7 +356,7 @@ void selective_scan_grad(const SelectiveScanGrad& a) {
   const int64_t blocks_of_channels = (a.channels + kGroupChannels - 1) / kGroupChannels;
   const int64_t group_channels = (blocks_of_channels + kMaxGroups - 1) / kMaxGroups * kGroupChannels;
   const int64_t groups = (a.channels + group_channels - 1) / group_channels;
-  float* partial = scratch<float>(kPartialRows, groups * rows * 2 * states);
+  float* partial = scratch<float>(kPartials, groups * rows * 2 * states);
   const int64_t sum_count = a.batch * a.channels * (states + 2);
   double* sums = scratch<double>(kSums, sum_count + 2 * a.batch * groups);
   double* bounds = sums + sum_count;
@@ -306,21 +369,24 @@ void selective_scan_grad(const SelectiveScanGrad& a) {
       group.first = unit % groups * group_channels;
       group.last = group.first + group_channels < a.channels ? group.first + group_channels
                                                              : a.channels;
-      group.rows = partial + (unit % groups * rows + group.sample * a.length) * 2 * states;
+      group.gB = partial + (unit % groups * rows + group.sample * a.length) * states;
+      group.gC = group.gB + groups * rows * states;
       group.sums = sums + group.sample * a.channels * (states + 2);
       group.bounds = bounds + 2 * unit;
       run_group(a, group);
     }
   });
 
-  parallel_for(rows, 2048, [&](int64_t begin, int64_t end) {  // tokens per chunk, by trial
-    for (int64_t t = begin; t < end; ++t) {
-      for (int64_t s = 0; s < 2 * states; ++s) {
-        float total = partial[t * 2 * states + s];
-        for (int64_t g = 1; g < groups; ++g) total += partial[(g * rows + t) * 2 * states + s];
-        if (s < states) a.gB.data[t * states + s] = total;
-        else a.gC.data[t * states + s - states] = total;
+  const int64_t size = rows * states;
+  parallel_for(size, kSumGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      float gB = partial[i], gC = partial[groups * size + i];
+      for (int64_t g = 1; g < groups; ++g) {
+        gB += partial[g * size + i];
+        gC += partial[(groups + g) * size + i];
       }
+      a.gB.data[i] = gB;
+      a.gC.data[i] = gC;
     }
   });
   write_sums(a, sums, bounds, groups);

@@ -23,6 +23,7 @@ const SHAPES = [
   [11, 53, 16, 7, 8, TENSOR, ROW, 8],
   [6, 50, 23, 4, 6, TENSOR, ROW, 8],
   [0, 8, 8, 4, 4, TENSOR, ROW, 4],
+  [129, 1, 5, 4, 4, TENSOR, ROW, 4],
 ] as const;
 
 type Shape = (typeof SHAPES)[number];

@@ -1,0 +1,184 @@
+/**
+ * `spr2q inspect`: what a model file holds, without running it: architecture, parameters, bits by
+ * kind of site, sizes and MACs by the conventions of lib/quant/accounts.ts, bounds, routing table.
+ */
+import { readFile, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { type Model, openModel } from "../../infer/model.ts";
+import type { MambaConfig } from "../../models/parameters.ts";
+import {
+  countedInput,
+  type MacAccount,
+  macAccount,
+  type SiteBits,
+  type SizeAccount,
+  siteBits,
+  sizeAccount,
+} from "../../quant/accounts.ts";
+import type { Bounds } from "../../quant/codes.ts";
+import { type Leads, policyFor } from "../../quant/policy.ts";
+import { defineCommand } from "../args.ts";
+import { describeInspection } from "./inspect_text.ts";
+
+/** Widths of the quantisers of one kind of site: upper - lower bound, over all of them. */
+export interface RangeSummary {
+  readonly kind: string;
+  readonly sites: number;
+  /** Number of ranges: one a site, or one a row where bounds are per output channel. */
+  readonly ranges: number;
+  readonly min: number;
+  readonly median: number;
+  readonly max: number;
+}
+
+/** Gates of every rectified module, as quantize writes them beside the model. */
+export interface RoutingGates {
+  readonly file: string;
+  readonly layers: Readonly<Record<string, readonly number[]>>;
+  readonly lossBefore: number | null;
+  readonly lossAfter: number | null;
+}
+
+/** Everything that `inspect --json` prints. */
+export interface Inspection {
+  readonly model: string;
+  readonly architecture: string;
+  readonly scale: number;
+  readonly config: MambaConfig;
+  readonly sha256: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly diskBytes: number;
+  /** Null for a full-precision file, as are `leads` and `releasedScope`. */
+  readonly scope: string | null;
+  readonly leads: Leads | null;
+  readonly bits: SiteBits;
+  readonly size: SizeAccount;
+  /** Bytes of the stored bounds, which the counted size leaves out by convention. */
+  readonly boundBytes: number;
+  readonly macs: MacAccount;
+  /** MACs on the bare input, without the padding to whole windows. */
+  readonly unpaddedMacs: MacAccount;
+  /** The same bits and leads at the sites of the authors' code, CPE among them. */
+  readonly releasedScope: { readonly size: SizeAccount; readonly macs: MacAccount } | null;
+  readonly bounds: readonly RangeSummary[];
+  readonly routingTable: RoutingGates | null;
+  /** Why a table.json beside the file is not shown, or null. */
+  readonly routingProblem: string | null;
+}
+
+/** Kinds of sites by the end of their names, in the order in which they are shown. */
+const KINDS: readonly (readonly [string, RegExp])[] = [
+  ["weights of linear layers", /(?<!embeddingA|embeddingB|conv|CPE\.0)\.w$/],
+  ["weights of depth-wise convolutions", /(conv|CPE\.0)\.w$/],
+  ["prompt embeddings and pool", /embedding[AB]\.w$|pool\.x$/],
+  ["inputs of depth-wise convolutions", /(conv|CPE\.0)\.x$/],
+  ["inputs of x_proj and dt_proj", /(x_proj|dt_projs)_weight\.x$/],
+  ["inputs of linear layers", /\.x$/],
+  ["attention q, k, v", /win_mhsa\.[qkv]$/],
+  ["softmax probabilities", /win_mhsa\.p$/],
+  ["scan operands", /selectiveScan\.(delta|bias|A|B|C)$/],
+  ["scan state", /selectiveScan\.h$/],
+];
+
+function rangesOf({ lower, upper, granularity }: Bounds): number[] {
+  if (granularity === "column") return [upper.data[0]];
+  // A joint pair keeps lower and upper bound in one vector.
+  if (lower === upper) return [upper.data[1] - upper.data[0]];
+  return [...upper.data].map((high, i) => high - lower.data[i]);
+}
+
+/** Least, middle and largest range of each kind of site that `bounds` has. */
+export function summariseBounds(bounds: ReadonlyMap<string, Bounds>): RangeSummary[] {
+  const found = new Map<string, { sites: number; ranges: number[] }>();
+  for (const [site, pair] of bounds) {
+    const kind = KINDS.find(([, pattern]) => pattern.test(site))?.[0] ?? "other sites";
+    const entry = found.get(kind) ?? { sites: 0, ranges: [] };
+    entry.sites++;
+    entry.ranges.push(...rangesOf(pair));
+    found.set(kind, entry);
+  }
+  const order = [...KINDS.map(([kind]) => kind), "other sites"].filter((kind) => found.has(kind));
+  return order.map((kind) => {
+    const { sites, ranges } = found.get(kind) as { sites: number; ranges: number[] };
+    const sorted = ranges.sort((a, b) => a - b);
+    const half = sorted.length >> 1;
+    const median = sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+    return { kind, sites, ranges: sorted.length, min: sorted[0], median, max: sorted.at(-1)! };
+  });
+}
+
+/** The routing table of a text of JSON; a string says what is wrong with it. */
+export function parseRoutingTable(text: string, file: string): RoutingGates | string {
+  let table: Partial<RoutingGates> | null;
+  try {
+    table = JSON.parse(text);
+  } catch (cause) {
+    return `${file} is no JSON: ${(cause as Error).message}`;
+  }
+  const layers = table?.layers;
+  if (typeof layers !== "object" || layers === null) return `${file} has no "layers"`;
+  for (const [key, gates] of Object.entries(layers)) {
+    const sound =
+      Array.isArray(gates) && gates.every((g) => typeof g === "number" && g >= 0 && g <= 1);
+    if (!sound) return `${file}: gates of "${key}" are not numbers from 0 to 1`;
+  }
+  const loss = (value: unknown): number | null => (typeof value === "number" ? value : null);
+  return { file, layers, lossBefore: loss(table?.lossBefore), lossAfter: loss(table?.lossAfter) };
+}
+
+async function readRoutingTable(modelPath: string): Promise<RoutingGates | string | null> {
+  const file = join(dirname(modelPath), "table.json");
+  try {
+    return parseRoutingTable(await readFile(file, "utf8"), file);
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
+    return missing ? null : `${file} cannot be read: ${(cause as Error).message}`;
+  }
+}
+
+/** Looks at a model file. Errors are those of openModel. */
+export async function inspectModel(path: string): Promise<Inspection> {
+  const model: Model = await openModel(path);
+  const { config } = model.net;
+  const policy = model.quantised?.policy ?? null;
+  const released = policy && policyFor("released", policy.bits, policy.leads);
+  const table = policy && (await readRoutingTable(path));
+  let boundBytes = 0;
+  for (const [name, bytes] of model.stored) if (name.endsWith(".bounds")) boundBytes += bytes;
+  return {
+    model: path,
+    architecture: model.metadata.architecture ?? "mambairv2",
+    scale: config.scale,
+    config,
+    sha256: model.sha256,
+    metadata: model.metadata,
+    diskBytes: (await stat(path)).size,
+    scope: policy?.scope ?? null,
+    leads: policy?.leads ?? null,
+    bits: siteBits(policy),
+    size: sizeAccount(config, policy, model.stored),
+    boundBytes,
+    macs: macAccount(config, policy),
+    unpaddedMacs: macAccount(config, policy, { ...countedInput(config.scale), padded: false }),
+    releasedScope: released && {
+      size: sizeAccount(config, released),
+      macs: macAccount(config, released),
+    },
+    bounds: summariseBounds(model.quantised?.bounds ?? new Map()),
+    routingTable: typeof table === "string" ? null : table,
+    routingProblem: typeof table === "string" ? table : null,
+  };
+}
+
+export const command = defineCommand({
+  name: "inspect",
+  summary: "show what a model file holds: bits, sizes, bounds, routing table",
+  usage: "MODEL",
+  positionals: { min: 1, max: 1, help: "MODEL, a .pth or .safetensors file" },
+  options: [],
+  async run(ctx) {
+    const inspection = await inspectModel(ctx.positionals[0]);
+    ctx.out(describeInspection(inspection));
+    ctx.result(inspection);
+  },
+});

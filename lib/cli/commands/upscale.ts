@@ -1,0 +1,164 @@
+/** `spr2q upscale`: enlarges a PNG or a folder of PNGs with any model file. */
+import { realpath, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { native } from "../../binding.ts";
+import { expected } from "../../errors.ts";
+import { checkUpscalable, type TileChoice, Upscaler } from "../../infer/upscaler.ts";
+import { ensureWritableDir, ioError, writeFileAtomic } from "../../io/files.ts";
+import { listImages } from "../../io/images.ts";
+import { encodePng, type RasterImage, readPng } from "../../io/png.ts";
+import { defineCommand } from "../args.ts";
+
+/** Least side of a tile in LR pixels: below it, overlap and window are all there is. */
+const LEAST_TILE = 16;
+
+/** Reads "auto", "none", "official" or a tile's side in LR pixels; ERR_USAGE otherwise. */
+export function parseTile(text: string): TileChoice {
+  if (text === "auto" || text === "none" || text === "official") return text;
+  const side = Number(text);
+  if (Number.isInteger(side) && side >= LEAST_TILE) return side;
+  const wanted = `auto, none, official or a side of at least ${LEAST_TILE} pixels`;
+  throw expected("ERR_USAGE", "--tile", wanted, `"${text}"`);
+}
+
+/** One image to read and the file to write. */
+export interface Job {
+  readonly in: string;
+  readonly out: string;
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+}
+
+/**
+ * What to read and where to write: a PNG goes to a .png path or, under its own name, into a folder;
+ * a folder's PNGs go into a folder. Throws ERR_IO where `input` does not exist, ERR_USAGE where a
+ * folder should become a file or a file would replace itself, ERR_DATA for a folder without PNGs.
+ */
+export async function planJobs(input: string, output: string): Promise<Job[]> {
+  const found = await stat(input).catch((cause) => {
+    throw ioError("read the image or folder", input, cause);
+  });
+  const namesFile = /\.png$/i.test(output) && !(await isFolder(output));
+  if (found.isDirectory() && namesFile) {
+    const fix = "Name a folder; it is made if need be.";
+    throw expected("ERR_USAGE", "--output", `a folder, as ${input} is one`, `"${output}"`, fix);
+  }
+  const sources = found.isDirectory() ? await listImages(input) : [input];
+  const jobs = sources.map((path) => ({
+    in: path,
+    out: namesFile ? output : join(output, basename(path)),
+  }));
+  const real = (path: string): Promise<string | null> => realpath(path).catch(() => null);
+  for (const job of jobs) {
+    const target = await real(job.out);
+    if (target !== null && target === (await real(job.in))) {
+      const fix = "Choose another file or folder.";
+      throw expected("ERR_USAGE", "--output", "a place other than the input's", job.out, fix);
+    }
+  }
+  return jobs;
+}
+
+async function readImage(path: string, scale: number): Promise<RasterImage> {
+  const image = await readPng(path);
+  checkUpscalable(image, scale, path);
+  return image;
+}
+
+export const command = defineCommand({
+  name: "upscale",
+  summary: "enlarge an image or a folder of images",
+  usage: "IN.png|DIR -o OUT --model M [--tile auto]",
+  positionals: { min: 1, max: 1, help: "IN.png or DIR, a PNG file or a folder of them" },
+  options: [
+    {
+      name: "output",
+      short: "o",
+      type: "string",
+      required: true,
+      value: "OUT",
+      help: "a .png file, or a folder (made if need be)",
+    },
+    {
+      name: "model",
+      type: "string",
+      required: true,
+      value: "FILE",
+      help: "model file; it knows its scale and bits",
+    },
+    {
+      name: "tile",
+      type: "string",
+      default: "auto",
+      value: "T",
+      help: "none (whole image), official (MambaIRv2's rule), a side, or auto: whole up to 512x512 pixels, else 256",
+    },
+    {
+      name: "routing",
+      type: "choice",
+      choices: ["sampled", "argmax"],
+      default: "sampled",
+      help: "how tokens choose prompts",
+    },
+    {
+      name: "seed",
+      type: "integer",
+      min: 0,
+      max: 2147483647,
+      default: 0,
+      help: "seed of the sampled routing",
+    },
+  ],
+  async run(ctx) {
+    const { options, signal } = ctx;
+    const tile = parseTile(options.tile);
+    const { routing, seed } = options as { routing: "sampled" | "argmax"; seed: number };
+    const jobs = await planJobs(ctx.positionals[0], options.output);
+    using upscaler = await Upscaler.load(options.model, { tile, routing, seed });
+    const { scale, bits } = upscaler;
+    // Every image is read once before the first is run: a bad one must not end hours of work.
+    let first: RasterImage | null = null;
+    for (const job of jobs) {
+      signal.throwIfAborted();
+      first = await readImage(job.in, scale);
+    }
+    await ensureWritableDir(dirname(jobs[0].out));
+    const images: object[] = [];
+    const began = performance.now();
+    for (const [i, job] of jobs.entries()) {
+      const image = jobs.length === 1 && first ? first : await readImage(job.in, scale);
+      const started = performance.now();
+      const onProgress = (share: number): void => {
+        const done = Math.round((100 * (i + share)) / jobs.length);
+        ctx.progress.update({ label: "upscaling", done, total: 100, note: basename(job.in) });
+      };
+      onProgress(0);
+      const result = await upscaler.run(image, { signal, onProgress });
+      const seconds = (performance.now() - started) / 1000;
+      await writeFileAtomic(job.out, encodePng(result));
+      const { width, height } = result;
+      images.push({ ...job, width, height, seconds });
+      ctx.out(`${job.out}  ${width}x${height}  ${seconds.toFixed(2)} s`);
+    }
+    ctx.progress.finish();
+    const { metadata, quantised } = upscaler.model;
+    ctx.result({
+      images,
+      model: options.model,
+      scale,
+      bits,
+      scope: quantised?.policy.scope ?? null,
+      recipe: metadata.recipe ?? null,
+      tile: options.tile,
+      routing,
+      seed,
+      backend: native().backendName(),
+      seconds: (performance.now() - began) / 1000,
+    });
+  },
+});

@@ -1,0 +1,113 @@
+/**
+ * Transparency beside a network that knows only RGB. Colour and alpha are upscaled apart, both as
+ * straight (not premultiplied) samples:
+ *   - the colour of fully transparent pixels means nothing, so it is replaced by that of their
+ *     neighbours first: it can neither show through nor draw a fringe around what is visible;
+ *   - alpha runs through the network as a grey image, unless it is one value everywhere;
+ *   - where alpha is locally constant the result is that constant, so that opaque stays opaque.
+ */
+import type { RasterImage } from "../io/raster.ts";
+
+/** True for images whose last channel is alpha. */
+export function hasAlpha(image: RasterImage): boolean {
+  return image.channels % 2 === 0;
+}
+
+/** The alpha channel alone, as a grey image of the same depth. */
+export function alphaPlane(image: RasterImage): RasterImage {
+  const { width, height, channels, depth, data } = image;
+  const count = width * height;
+  const plane = depth === 8 ? new Uint8Array(count) : new Uint16Array(count);
+  for (let i = 0; i < count; i++) plane[i] = data[i * channels + channels - 1];
+  return { width, height, channels: 1, depth, data: plane };
+}
+
+/** The value that all samples share, or null where they differ. */
+export function constantValue(samples: RasterImage["data"]): number | null {
+  for (let i = 1; i < samples.length; i++) if (samples[i] !== samples[0]) return null;
+  return samples[0];
+}
+
+/** Calls `visit` with the index of each of the up to eight neighbours of pixel `at`. */
+function eachNeighbour(
+  at: number,
+  width: number,
+  height: number,
+  visit: (neighbour: number) => void,
+): void {
+  const [x, y] = [at % width, Math.floor(at / width)];
+  for (let ny = Math.max(0, y - 1); ny <= Math.min(height - 1, y + 1); ny++) {
+    for (let nx = Math.max(0, x - 1); nx <= Math.min(width - 1, x + 1); nx++) {
+      const neighbour = ny * width + nx;
+      if (neighbour !== at) visit(neighbour);
+    }
+  }
+}
+
+/**
+ * A copy of an image with alpha in which fully transparent pixels have the colour of what is
+ * visible around them: ring by ring outwards, each the mean of its neighbours of earlier rings,
+ * weighted by alpha in the first ring. An image without a visible pixel comes back as it is.
+ */
+export function fillTransparent(image: RasterImage): RasterImage {
+  const { width, height, channels } = image;
+  const colours = channels - 1;
+  const count = width * height;
+  const data = image.data.slice();
+  /** Ring in which a pixel became known: 0 visible, -1 not yet. */
+  const ring = new Int32Array(count);
+  const weight = new Float64Array(count);
+  for (let i = 0; i < count; i++) {
+    weight[i] = data[i * channels + colours];
+    ring[i] = weight[i] === 0 ? -1 : 0;
+  }
+  const sum = new Float64Array(colours);
+  const fill = (at: number): void => {
+    let [total, known] = [0, 0];
+    sum.fill(0);
+    eachNeighbour(at, width, height, (neighbour) => {
+      if (ring[neighbour] < 0 || ring[neighbour] >= ring[at]) return;
+      for (let c = 0; c < colours; c++)
+        sum[c] += weight[neighbour] * data[neighbour * channels + c];
+      total += weight[neighbour];
+      known++;
+    });
+    for (let c = 0; c < colours; c++) data[at * channels + c] = Math.round(sum[c] / total);
+    weight[at] = total / known;
+  };
+  let last: number[] = [];
+  for (let i = 0; i < count; i++) if (ring[i] === 0) last.push(i);
+  for (let step = 1; last.length > 0; step++) {
+    const next: number[] = [];
+    for (const at of last) {
+      eachNeighbour(at, width, height, (neighbour) => {
+        if (ring[neighbour] !== -1) return;
+        ring[neighbour] = step;
+        next.push(neighbour);
+      });
+    }
+    for (const at of next) fill(at);
+    last = next;
+  }
+  return { ...image, data };
+}
+
+/**
+ * Puts into `upscaled` (scale*height, scale*width) the value of each pixel of `plane` whose eight
+ * neighbours equal it: networks ring a little beside edges, and flat alpha must not.
+ */
+export function keepFlat(plane: RasterImage, upscaled: RasterImage["data"], scale: number): void {
+  const { width, height, data } = plane;
+  for (let at = 0; at < data.length; at++) {
+    let flat = true;
+    eachNeighbour(at, width, height, (neighbour) => {
+      if (data[neighbour] !== data[at]) flat = false;
+    });
+    if (!flat) continue;
+    const [x, y] = [at % width, Math.floor(at / width)];
+    for (let row = y * scale; row < (y + 1) * scale; row++) {
+      const from = (row * width + x) * scale;
+      upscaled.fill(data[at], from, from + scale);
+    }
+  }
+}

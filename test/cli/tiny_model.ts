@@ -1,0 +1,93 @@
+/** Small models written to files, and a way to run a command, for the tests of the commands. */
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { Var } from "../../lib/autograd.ts";
+import type { Command } from "../../lib/cli/args.ts";
+import { runMain } from "../../lib/cli/main.ts";
+import { writeSafetensors } from "../../lib/io/safetensors.ts";
+import type { MambaIRv2 } from "../../lib/models/mambairv2.ts";
+import type { MambaConfig } from "../../lib/models/parameters.ts";
+import { packStudent } from "../../lib/quant/pack.ts";
+import type { Policy } from "../../lib/quant/policy.ts";
+import { RECIPES } from "../../lib/quant/recipes.ts";
+import { createStudent } from "../../lib/quant/student.ts";
+import { Memory } from "../../lib/tensor.ts";
+import { initialise } from "../../lib/train/pretrain.ts";
+import { random } from "../io/helpers.ts";
+
+/** A x2 network of the family with 10 thousand parameters. */
+export const TINY: MambaConfig = {
+  scale: 2,
+  channels: 16,
+  depths: [1, 1],
+  heads: 2,
+  window: 8,
+  hidden: 16,
+  states: 4,
+  deltaRank: 1,
+  promptRank: 8,
+  classes: 16,
+  routerHidden: 8,
+};
+
+/** Seeded weights; layer scales of 1, so that what a layer does is seen in the result. */
+export function tinyNetwork(seed = 1): MambaIRv2 {
+  const net = initialise(TINY, seed);
+  for (const [name, { data }] of net.weights) if (/scale[12]$/.test(name)) data.fill(1);
+  return net;
+}
+
+/** Writes the full-precision tiny network; returns its path. */
+export async function writeTinyModel(folder: string, seed = 1): Promise<string> {
+  const { weights } = tinyNetwork(seed);
+  const tensors = new Map(
+    [...weights].map(([name, { shape, data }]) => [name, { shape, dtype: "f32" as const, data }]),
+  );
+  const path = join(folder, "tiny.safetensors");
+  await writeFile(path, writeSafetensors(tensors, {}));
+  return path;
+}
+
+/** Writes the tiny network calibrated under `policy` and packed; returns its path. */
+export async function writePackedModel(folder: string, policy: Policy): Promise<string> {
+  const next = random(5);
+  const patches = new Var(Float32Array.from({ length: 16 * 16 * 3 }, next), [1, 16, 16, 3]);
+  const shape = { experts: 0, rank: 0 };
+  const net = tinyNetwork();
+  const student = createStudent(new Memory(), net, policy, RECIPES.best, shape, patches, 3);
+  const path = join(folder, "model.safetensors");
+  await writeFile(path, packStudent(student, { recipe: "quick", seed: "3" }));
+  return path;
+}
+
+/** What a command left behind. */
+export interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs one command line as the program would, in this process. */
+export async function runCommand(
+  command: Command,
+  argv: readonly string[],
+  signal: AbortSignal = new AbortController().signal,
+  onErr: (text: string) => void = () => {},
+): Promise<Outcome> {
+  let [out, err] = ["", ""];
+  const code = await runMain([command.name, ...argv], {
+    out: (text) => {
+      out += text;
+    },
+    err: (text) => {
+      err += text;
+      onErr(text);
+    },
+    errIsTty: true,
+    columns: 80,
+    signal,
+    now: () => performance.now(),
+    commands: [{ name: command.name, summary: "", load: async () => ({ command }) }],
+  });
+  return { code, out, err };
+}
