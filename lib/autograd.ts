@@ -45,6 +45,12 @@ export interface TracedCall {
   readonly operands: readonly Operand[];
 }
 
+/** ArrayBuffer with the options that Node 20 has and the ES2023 types lack. */
+const Growable = ArrayBuffer as new (
+  bytes: number,
+  options: { readonly maxByteLength: number },
+) => ArrayBuffer;
+
 /** Buffers that only stand for arena memory of a plan: never written, so never really allocated. */
 const tracedBuffers = new WeakSet<ArrayBuffer>();
 
@@ -205,7 +211,8 @@ export class Graph {
 
   #take(bytes: number): ArrayBuffer {
     if (this.mode === "tracing") {
-      const standIn = new ArrayBuffer(Math.max(1, bytes));
+      // Growable buffers only reserve addresses: nothing is allocated for a value never written.
+      const standIn = new Growable(Math.max(1, bytes), { maxByteLength: Math.max(1, bytes) });
       tracedBuffers.add(standIn);
       return standIn;
     }

@@ -10,7 +10,7 @@ namespace spr2q {
 
 constexpr int kMaxDepthwiseTaps = 25;  // 5 x 5
 
-// Code `index` of a row of codes packed at `bits` each, little-endian; reads no byte beyond its own.
+// Code `index` of a row of codes packed at `bits` each, little-endian; reads its own bytes only.
 static inline int packed_code(const uint8_t* row, int64_t index, int64_t bits) {
   const int64_t bit = index * bits, shift = bit % 8;
   int window = row[bit / 8];

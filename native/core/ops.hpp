@@ -399,6 +399,7 @@ struct PixelShuffle {
   SPR2Q_FIELDS(x, mean, y, batch, height, width, channels, scale, out_height, out_width)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && scale >= 1 && channels > 0 && mean.size >= channels);
+    SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
     SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
     SPR2Q_NEED(x.size >= batch * height * width * channels * scale * scale);
     SPR2Q_NEED(y.size >= batch * out_height * out_width * channels);
@@ -412,6 +413,7 @@ struct PixelShuffleGrad {
   SPR2Q_FIELDS(gy, gx, batch, height, width, channels, scale, out_height, out_width)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && scale >= 1 && channels > 0);
+    SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
     SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
     SPR2Q_NEED(gx.size >= batch * height * width * channels * scale * scale);
     SPR2Q_NEED(gy.size >= batch * out_height * out_width * channels);

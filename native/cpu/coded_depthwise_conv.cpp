@@ -19,7 +19,7 @@ constexpr int64_t kFlat = 16;  // flat positions per step, on every instruction 
 
 enum Slot { kWeights = 0, kConstants = 1, kScales = 2, kRing = 3, kColumns = 4, kRowConstants = 5 };
 
-int64_t greatest_common_divisor(int64_t a, int64_t b) { return b == 0 ? a : greatest_common_divisor(b, a % b); }
+int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
 
 // What all threads read.
 struct Plan {
@@ -186,10 +186,10 @@ void arrange_byte_weights(const CodedDepthwiseConv& a, Plan* plan) {
     depthwise_codes(a, c, codes);
     for (int64_t i = c; i < period; i += a.channels) {
       for (int64_t k = 0; k < pairs * a.kernel; ++k) {
-        const int64_t upper = 2 * (k / a.kernel), j = k % a.kernel;
+        const int64_t tap = 2 * (k / a.kernel) * a.kernel + k % a.kernel, below = tap + a.kernel;
         uint8_t* pair = weights + ((i / kFlat * pairs * a.kernel + k) * kFlat + i % kFlat) * 2;
-        pair[0] = static_cast<uint8_t>(codes[upper * a.kernel + j]);
-        pair[1] = upper + 1 < a.kernel ? static_cast<uint8_t>(codes[(upper + 1) * a.kernel + j]) : 0;
+        pair[0] = static_cast<uint8_t>(codes[tap]);
+        pair[1] = static_cast<uint8_t>(below < a.kernel * a.kernel ? codes[below] : 0);
       }
     }
   }
@@ -281,7 +281,9 @@ void byte_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, in
   uint16_t* columns = scratch<uint16_t>(kColumns, plan.pitch);
   float* constants = scratch<float>(kRowConstants, plan.row + kFlat);
   std::memset(ring, 0, kSlots * plan.pitch * 2);
-  const auto pair_row = [&](int64_t row) { return ring + (row + kSlots) % kSlots * plan.pitch * 2; };
+  const auto pair_row = [&](int64_t row) {
+    return ring + (row + kSlots) % kSlots * plan.pitch * 2;
+  };
   const auto bring = [&](int64_t row) {
     load_pair_row(input_row(a, plan, sample, row), input_row(a, plan, sample, row + 1), plan,
                   pair_row(row));
@@ -314,7 +316,7 @@ bool fits_bytes(const CodedDepthwiseConv& a) {
 
 void coded_depthwise_conv(const CodedDepthwiseConv& a) {
   Plan plan = {};
-  plan.phases = a.channels / greatest_common_divisor(a.channels, kFlat);
+  plan.phases = a.channels / common_divisor(a.channels, kFlat);
   plan.row = a.width * a.channels;
   plan.margin = a.kernel / 2 * a.channels;
   plan.pitch = (plan.row + 2 * plan.margin + 2 * kFlat - 1) / kFlat * kFlat;

@@ -15,7 +15,7 @@ constexpr int kPixels = 8;  // 8 sums + 12 inputs + 1 weight of 32 registers
 #else
 constexpr int kPixels = 4;  // 4 sums + 8 inputs + 1 weight of 16 registers
 #endif
-constexpr int64_t kRows = 8;       // image rows per thread chunk of a convolution: halo 50 %, still in cache
+constexpr int64_t kRows = 8;       // image rows per thread chunk of a convolution
 constexpr int64_t kGradRows = 16;  // image rows per partial sum of the weight gradient
 
 enum Slot { kWeights = 0, kPartials = 1 };

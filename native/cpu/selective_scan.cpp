@@ -12,7 +12,7 @@ namespace SPR2Q_ISA {
 namespace {
 
 constexpr int kMaxStates = 64;  // as SelectiveScan::check
-constexpr int64_t kBlock = 16;  // steps whose softplus is taken ahead, out of the way of the recurrence
+constexpr int64_t kBlock = 16;  // steps whose softplus is taken ahead, off the recurrence's path
 
 // kStates: the state count, or 0 where it is known at run time only. kKeep: the states are an
 // output too.

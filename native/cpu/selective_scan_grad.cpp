@@ -14,8 +14,8 @@ namespace SPR2Q_ISA {
 namespace {
 
 constexpr int kMaxStates = 64;          // as SelectiveScan::check
-constexpr int64_t kChunk = 64;          // steps: two buffers of 32 KiB at 8 states, in the second-level cache
-constexpr int64_t kGroupChannels = 16;  // channels per partial row: one AVX-512 vector, ISA-independent
+constexpr int64_t kChunk = 64;          // steps: two buffers of 32 KiB at 8 states stay in cache
+constexpr int64_t kGroupChannels = 16;  // channels per partial row, on every instruction set
 constexpr int64_t kMaxGroups = 8;       // partial rows per token at most, however many channels
 constexpr int64_t kSumGrain = 16384;    // elements of gB per thread chunk when groups are added
 
@@ -37,7 +37,8 @@ struct Group {
 // take(k, ...) accepts the states k and k + 4 as soon as they exist, which keeps few of them alive.
 #if defined(__AVX512F__)
 static inline VecF halves(VecF a, VecF b) {  // two vectors -> the halves of one
-  return {_mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee))};
+  return {_mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44),
+                        _mm512_shuffle_f32x4(a.v, b.v, 0xee))};
 }
 static inline VecF interleave(VecF a, VecF b) {
   return {_mm512_add_ps(_mm512_unpacklo_ps(a.v, b.v), _mm512_unpackhi_ps(a.v, b.v))};
@@ -186,9 +187,10 @@ class Lanes {
     }
   }
 
-  // What runs through the steps of a chunk: the carried adjoint a l, and sums.
+  // What runs through the steps of a chunk: the carried adjoint a l, and sums; `moved` is that of
+  // (round(v) - v) gy C.
   struct Totals {
-    VecF carry[kSize], gA[kSize], gD, gbias, glower, gupper, moved;  // moved: sum of (round(v) - v) gy C
+    VecF carry[kSize], gA[kSize], gD, gbias, glower, gupper, moved;
   };
   // What one step needs and gives.
   struct Step {
@@ -299,7 +301,8 @@ class Lanes {
   void add_lanes(VecF values, int column) {
     float lane[kLanes];
     store(lane, values);
-    for (int k = 0; k < lanes_; ++k) group_.sums[(c0_ + k) * (state_count() + 2) + column] += lane[k];
+    const int width = state_count() + 2;
+    for (int k = 0; k < lanes_; ++k) group_.sums[(c0_ + k) * width + column] += lane[k];
   }
 
   const SelectiveScanGrad& a_;
@@ -353,8 +356,8 @@ void write_sums(const SelectiveScanGrad& a, const double* sums, const double* bo
 
 void selective_scan_grad(const SelectiveScanGrad& a) {
   const int64_t states = a.state_count, rows = a.batch * a.length;
-  const int64_t blocks_of_channels = (a.channels + kGroupChannels - 1) / kGroupChannels;
-  const int64_t group_channels = (blocks_of_channels + kMaxGroups - 1) / kMaxGroups * kGroupChannels;
+  const int64_t most = kMaxGroups * kGroupChannels;
+  const int64_t group_channels = (a.channels + most - 1) / most * kGroupChannels;
   const int64_t groups = (a.channels + group_channels - 1) / group_channels;
   float* partial = scratch<float>(kPartials, groups * rows * 2 * states);
   const int64_t sum_count = a.batch * a.channels * (states + 2);

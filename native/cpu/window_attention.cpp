@@ -106,19 +106,15 @@ void attend(const WindowAttention& a, const BiasLayout& layout, const float* bia
       VecF largest[kVectors], total[kVectors], share[kVectors];
       for (int v = 0; v < kVectors; ++v) {
         from[v] = bias + layout.at(head, p / kLanes + v);
-        largest[v] = splat(-3.4e38f);
       }
-      const auto keep = [&](int64_t, int v, VecF logit) {
-        largest[v] = max(largest[v], logit);
-        return logit;
-      };
+      const auto keep = [](int64_t, int, VecF logit) { return logit; };
       if (m.place.masked) {
-        products<D>(m.columns + p, padded, m.k, keys, m.S, [&](int64_t j, int v) {
+        products<D>(m.columns + p, padded, m.k, keys, m.S, largest, [&](int64_t j, int v) {
           return load(from[v] + offset[j]) +
                  load(m.place.mask + m.place.label[j] * padded + p + v * kLanes);
         }, keep);
       } else {
-        products<D>(m.columns + p, padded, m.k, keys, m.S,
+        products<D>(m.columns + p, padded, m.k, keys, m.S, largest,
                     [&](int64_t j, int v) { return load(from[v] + offset[j]); }, keep);
       }
       if (a.probabilities) {
@@ -135,7 +131,7 @@ void attend(const WindowAttention& a, const BiasLayout& layout, const float* bia
           store(at, load(at) * share[v]);
         }
       }
-      unpack_block(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
+      unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
     }
   }
 }
@@ -188,23 +184,22 @@ void attend_codes(const CodedWindowAttention& a, const BiasLayout& layout, const
       VecF largest[kVectors], total[kVectors], share[kVectors];
       for (int v = 0; v < kVectors; ++v) {
         from[v] = bias + layout.at(head, p / kLanes + v);
-        largest[v] = splat(-3.4e38f);
       }
       const auto zero = [](int64_t, int) { return splat(0.0f); };
-      const auto finish = [&](int64_t j, int v, VecF product, VecF start) {
-        const VecF logit = fma(scale, product, fma(key_scale, splat(key_sum[j]), start));
-        largest[v] = max(largest[v], logit);
-        return logit;
+      const auto logit = [&](int64_t j, VecF product, VecF start) {
+        return fma(scale, product, fma(key_scale, splat(key_sum[j]), start));
       };
       if (m.place.masked) {
-        products<D>(m.columns + p, padded, m.k, keys, m.S, zero, [&](int64_t j, int v, VecF sum) {
+        const auto finish = [&](int64_t j, int v, VecF sum) {
           const float* mask = m.place.mask + m.place.label[j] * padded + p + v * kLanes;
-          return finish(j, v, sum, load(from[v] + offset[j]) + load(mask));
-        });
+          return logit(j, sum, load(from[v] + offset[j]) + load(mask));
+        };
+        products<D>(m.columns + p, padded, m.k, keys, m.S, largest, zero, finish);
       } else {
-        products<D>(m.columns + p, padded, m.k, keys, m.S, zero, [&](int64_t j, int v, VecF sum) {
-          return finish(j, v, sum, load(from[v] + offset[j]));
-        });
+        const auto finish = [&](int64_t j, int v, VecF sum) {
+          return logit(j, sum, load(from[v] + offset[j]));
+        };
+        products<D>(m.columns + p, padded, m.k, keys, m.S, largest, zero, finish);
       }
       weigh<true>(a.probability_codes, a.probability_bounds.data, a.bits,
                   half ? kHalfLog2E : kLog2E, keys, largest, m.S, total, share);
@@ -223,7 +218,7 @@ void attend_codes(const CodedWindowAttention& a, const BiasLayout& layout, const
                                                     : fma(step, sum / total[v], lower));
         }
       }
-      unpack_block(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
+      unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
     }
   }
 }

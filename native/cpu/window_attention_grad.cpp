@@ -167,23 +167,17 @@ void gradients(const WindowAttentionGrad& a, const BiasLayout& layout, const flo
     std::memset(m.gv, 0, sizeof(float) * static_cast<size_t>(m.kWidth * padded));
     for (int64_t p = 0; p < keys; p += kBlock) {
       int64_t from[kVectors];
-      VecF largest[kVectors];
-      for (int v = 0; v < kVectors; ++v) {
-        from[v] = layout.at(head, p / kLanes + v);
-        largest[v] = splat(-3.4e38f);
-      }
+      VecF largest[kVectors], unused[kVectors];
+      for (int v = 0; v < kVectors; ++v) from[v] = layout.at(head, p / kLanes + v);
       const auto start = [&](int64_t j, int v) {
         const VecF value = load(bias + from[v] + offset[j]);
         if (!m.place.masked) return value;
         return value + load(m.place.mask + m.place.label[j] * padded + p + v * kLanes);
       };
-      products<D>(m.q_columns + p, padded, m.k, keys, m.S, start, [&](int64_t, int v, VecF logit) {
-        largest[v] = max(largest[v], logit);
-        return logit;
-      });
-      products<D>(m.gy_columns + p, padded, m.v, keys, m.T,
-                  [](int64_t, int) { return splat(0.0f); },
-                  [](int64_t, int, VecF sum) { return sum; });
+      const auto zero = [](int64_t, int) { return splat(0.0f); };
+      const auto keep = [](int64_t, int, VecF sum) { return sum; };
+      products<D>(m.q_columns + p, padded, m.k, keys, m.S, largest, start, keep);
+      products<D>(m.gy_columns + p, padded, m.v, keys, m.T, unused, zero, keep);
       for (int v = 0; v < kVectors; ++v) {
         float *S = m.S + v * kLanes, *T = m.T + v * kLanes, *gtable = gbias + from[v];
         const Sums sums = first_sweep(quantiser, largest[v], keys, S, T);
@@ -197,7 +191,7 @@ void gradients(const WindowAttentionGrad& a, const BiasLayout& layout, const flo
         }
       }
       mix<D>(m.T, m.k, keys, m.out);
-      unpack_block(m.out, at, p, keys, a.head_dim, a.gq.data + column);
+      unpack_block<D>(m.out, at, p, keys, a.head_dim, a.gq.data + column);
       outer<D>(m.T, m.q_rows + p * m.kWidth, keys, m.gk);
       outer<D>(m.S, m.gy_rows + p * m.kWidth, keys, m.gv);
     }

@@ -143,13 +143,46 @@ struct Place {
   }
 };
 
-// (positions, D) rows of one head, D >= head_dim columns, zeros behind; T is float or a code.
+// ---- between rows of the tensors and packed operands ----
+// Where head_dim fills D, four positions by four dimensions move at a time, transposed in
+// registers; a last group overlaps the one before (D = 10). Other widths go value by value.
+
+typedef float Quad __attribute__((vector_size(16)));
+struct Square { Quad row[4]; };
+
+inline Quad load_quad(const float* p) {
+  Quad q;
+  std::memcpy(&q, p, 16);
+  return q;
+}
+inline Quad load_quad(const uint8_t* p) {
+  return Quad{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+              static_cast<float>(p[3])};
+}
+inline void transpose(Square& s) {
+  const Quad a = __builtin_shufflevector(s.row[0], s.row[1], 0, 4, 1, 5);
+  const Quad b = __builtin_shufflevector(s.row[2], s.row[3], 0, 4, 1, 5);
+  const Quad c = __builtin_shufflevector(s.row[0], s.row[1], 2, 6, 3, 7);
+  const Quad d = __builtin_shufflevector(s.row[2], s.row[3], 2, 6, 3, 7);
+  s.row[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+  s.row[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  s.row[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+  s.row[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+inline void store_quad(float* p, Quad q) { std::memcpy(p, &q, 16); }
+// First dimension of the i-th group of four.
+template <int D>
+constexpr int quad_at(int i) { return 4 * i + 4 <= D ? 4 * i : D - 4; }
+
+// (positions, D) rows of one head, zeros behind head_dim; T is float or a code.
 template <int D, class T>
 inline void pack_rows(const T* from, const int64_t* at, int64_t keys, int64_t head_dim, float* to) {
   for (int64_t j = 0; j < keys; ++j) {
     const T* row = from + at[j];
     if (head_dim == D) {
-      for (int d = 0; d < D; ++d) to[j * D + d] = static_cast<float>(row[d]);
+      for (int i = 0; i < (D + 3) / 4; ++i) {
+        store_quad(to + j * D + quad_at<D>(i), load_quad(row + quad_at<D>(i)));
+      }
     } else {
       for (int d = 0; d < D; ++d) to[j * D + d] = d < head_dim ? static_cast<float>(row[d]) : 0.0f;
     }
@@ -159,7 +192,16 @@ inline void pack_rows(const T* from, const int64_t* at, int64_t keys, int64_t he
 template <int D, class T>
 inline void pack_columns(const T* from, const int64_t* at, int64_t keys, int64_t padded,
                          int64_t head_dim, float factor, float* to) {
-  for (int64_t j = 0; j < padded; ++j) {
+  int64_t j = 0;
+  for (; head_dim == D && j + 4 <= keys; j += 4) {
+    for (int i = 0; i < (D + 3) / 4; ++i) {
+      Square s;
+      for (int r = 0; r < 4; ++r) s.row[r] = load_quad(from + at[j + r] + quad_at<D>(i)) * factor;
+      transpose(s);
+      for (int r = 0; r < 4; ++r) store_quad(to + (quad_at<D>(i) + r) * padded + j, s.row[r]);
+    }
+  }
+  for (; j < padded; ++j) {
     const T* row = from + at[j < keys ? j : 0];
     const int64_t here = j < keys ? head_dim : 0;
     for (int d = 0; d < D; ++d) {
@@ -168,20 +210,35 @@ inline void pack_columns(const T* from, const int64_t* at, int64_t keys, int64_t
   }
 }
 // A block's result (D, kBlock) back into its rows.
+template <int D>
 inline void unpack_block(const float* from, const int64_t* at, int64_t first, int64_t keys,
                          int64_t head_dim, float* to) {
   const int64_t count = keys - first < kBlock ? keys - first : kBlock;
-  for (int64_t i = 0; i < count; ++i) {
+  int64_t i = 0;
+  for (; head_dim == D && i + 4 <= count; i += 4) {
+    for (int d = 0; d < (D + 3) / 4; ++d) {
+      Square s;
+      for (int r = 0; r < 4; ++r) s.row[r] = load_quad(from + (quad_at<D>(d) + r) * kBlock + i);
+      transpose(s);
+      for (int r = 0; r < 4; ++r) store_quad(to + at[first + i + r] + quad_at<D>(d), s.row[r]);
+    }
+  }
+  for (; i < count; ++i) {
     float* row = to + at[first + i];
     for (int64_t d = 0; d < head_dim; ++d) row[d] = from[d * kBlock + i];
   }
 }
 
-// S[j] = start(j, vector) + sum_d columns[d] rows[j][d] for all keys, d ascending; finish(j, vector,
-// value) says what is stored. columns: (D, padded) at the block's first query.
+// S[j] = finish(j, vector, start(j, vector) + sum_d columns[d] rows[j][d]) for all keys, d
+// ascending; columns: (D, padded) at the block's first query. Returns the largest per query in
+// `top`. Inlined by force: as a call, the lambdas' captures and `top` would live in memory.
 template <int D, class Start, class Finish>
-inline void products(const float* columns, int64_t padded, const float* rows, int64_t keys, float* S,
-                     const Start& start, const Finish& finish) {
+__attribute__((always_inline)) inline void products(const float* columns, int64_t padded,
+                                                    const float* rows, int64_t keys, float* S,
+                                                    VecF* top, const Start& start,
+                                                    const Finish& finish) {
+  VecF largest_so_far[kVectors];
+  for (int v = 0; v < kVectors; ++v) largest_so_far[v] = splat(-3.4e38f);
 #if defined(__AVX512F__)
   VecF column[D][kVectors];
   for (int d = 0; d < D; ++d) {
@@ -197,7 +254,9 @@ inline void products(const float* columns, int64_t padded, const float* rows, in
     for (int i = 0; i < kKeyGroup; ++i) {
       for (int v = 0; v < kVectors; ++v) sum[i][v] = start(j + i, v);
     }
+#pragma GCC unroll 64
     for (int d = 0; d < D; ++d) {
+#pragma GCC unroll 8
       for (int i = 0; i < kKeyGroup; ++i) {
         const VecF key = splat(rows[(j + i) * D + d]);
         for (int v = 0; v < kVectors; ++v) sum[i][v] = fma(key, SPR2Q_COLUMN(d, v), sum[i][v]);
@@ -205,7 +264,9 @@ inline void products(const float* columns, int64_t padded, const float* rows, in
     }
     for (int i = 0; i < kKeyGroup; ++i) {
       for (int v = 0; v < kVectors; ++v) {
-        store(S + (j + i) * kBlock + v * kLanes, finish(j + i, v, sum[i][v]));
+        const VecF value = finish(j + i, v, sum[i][v]);
+        largest_so_far[v] = max(largest_so_far[v], value);
+        store(S + (j + i) * kBlock + v * kLanes, value);
       }
     }
   }
@@ -213,10 +274,13 @@ inline void products(const float* columns, int64_t padded, const float* rows, in
     for (int v = 0; v < kVectors; ++v) {
       VecF sum = start(j, v);
       for (int d = 0; d < D; ++d) sum = fma(splat(rows[j * D + d]), SPR2Q_COLUMN(d, v), sum);
-      store(S + j * kBlock + v * kLanes, finish(j, v, sum));
+      const VecF value = finish(j, v, sum);
+      largest_so_far[v] = max(largest_so_far[v], value);
+      store(S + j * kBlock + v * kLanes, value);
     }
   }
 #undef SPR2Q_COLUMN
+  for (int v = 0; v < kVectors; ++v) top[v] = largest_so_far[v];
 }
 
 // out[d] = sum_j S[j] rows[j][d], keys ascending, as (D, kBlock).

@@ -1,8 +1,9 @@
 // Reference of the gradients of SelectiveScan, in double. With a_t = exp(Delta_t A) and the adjoint
 //   l_t = gy_t C_t + a_{t+1} l_{t+1}   (run backwards, l past the end is 0):
 //   gC = sum_d gy h,  gB = sum_d l Delta u,  gA = sum_t l Delta a h_{t-1},  gD = sum_t gy u,
-//   gu = D gy + sum_s l Delta B,  gDelta = sum_s l (A a h_{t-1} + B u),  gdelta = gDelta sigmoid(x),
-// x = delta + delta_bias (sigmoid counts as 1 above 20, where softplus is the identity).
+//   gu = D gy + sum_s l Delta B,  gDelta = sum_s l (A a h_{t-1} + B u),
+//   gdelta = gDelta sigmoid(x),  x = delta + delta_bias
+// (sigmoid counts as 1 above 20, where softplus is the identity).
 // With state_bounds, C meets Q(h): gC takes Q(h), the direct part of l passes only inside the
 // closed interval, and the bounds collect Eq. 8: h <= lower feeds lower, h >= upper feeds upper,
 // and everywhere -e and +e times gy C with e = (round(v) - v) / L.

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { Var } from "../../lib/autograd.ts";
 import type { Command } from "../../lib/cli/args.ts";
 import { runMain } from "../../lib/cli/main.ts";
+import type { RasterImage } from "../../lib/io/raster.ts";
 import { writeSafetensors } from "../../lib/io/safetensors.ts";
 import type { MambaIRv2 } from "../../lib/models/mambairv2.ts";
 import type { MambaConfig } from "../../lib/models/parameters.ts";
@@ -58,6 +59,28 @@ export async function writePackedModel(folder: string, policy: Policy): Promise<
   const path = join(folder, "model.safetensors");
   await writeFile(path, packStudent(student, { recipe: "quick", seed: "3" }));
   return path;
+}
+
+/** An image of smooth seeded colours. */
+export function picture(
+  width: number,
+  height: number,
+  channels: 1 | 2 | 3 | 4 = 3,
+  depth: 8 | 16 = 8,
+  seed = 7,
+): RasterImage {
+  const next = random(seed);
+  const waves = Array.from({ length: channels }, () => [next() * 0.9, next() * 0.9, next() * 6]);
+  const peak = depth === 8 ? 255 : 65535;
+  const count = width * height * channels;
+  const data = depth === 8 ? new Uint8Array(count) : new Uint16Array(count);
+  for (let i = 0; i < count; i++) {
+    const [fx, fy, phase] = waves[i % channels];
+    const pixel = Math.floor(i / channels);
+    const wave = Math.sin(fx * (pixel % width) + fy * Math.floor(pixel / width) + phase);
+    data[i] = Math.round((0.5 + 0.4 * wave) * peak);
+  }
+  return { width, height, channels, depth, data };
 }
 
 /** What a command left behind. */
