@@ -32,8 +32,14 @@ export class Var {
 /** Names of the native ops. */
 export type OpName = Exclude<
   keyof NativeBinding,
-  | "allocate" | "backends" | "backendName" | "useBackend" | "threads"
-  | "opNames" | "createPlan" | "runPlan"
+  | "allocate"
+  | "backends"
+  | "backendName"
+  | "useBackend"
+  | "threads"
+  | "opNames"
+  | "createPlan"
+  | "runPlan"
 >;
 
 /** One operand of an op call. */

@@ -8,8 +8,17 @@ import { initialise } from "../lib/train/pretrain.ts";
 import { random } from "./ops/harness.ts";
 
 export const TINY: MambaConfig = {
-  scale: 2, channels: 16, depths: [2, 1], heads: 2, window: 8, hidden: 16, states: 4, deltaRank: 1,
-  promptRank: 8, classes: 16, routerHidden: 8,
+  scale: 2,
+  channels: 16,
+  depths: [2, 1],
+  heads: 2,
+  window: 8,
+  hidden: 16,
+  states: 4,
+  deltaRank: 1,
+  promptRank: 8,
+  classes: 16,
+  routerHidden: 8,
 };
 
 /** A network of TINY with lively weights: biases and scales away from their initial zeros. */
@@ -35,7 +44,10 @@ export function pictures(batch: number, side: number, seed: number): Var {
       const [x, y] = [i % side, Math.floor(i / side)];
       for (let c = 0; c < 3; c++) {
         const k = b * 9 + c * 3;
-        data[(b * side * side + i) * 3 + c] = 0.5 + 0.25 * Math.sin(x * 0.4 + phase[k]) + 0.2 * Math.sin(y * 0.7 + x * 0.1 + phase[k + 1]);
+        data[(b * side * side + i) * 3 + c] =
+          0.5 +
+          0.25 * Math.sin(x * 0.4 + phase[k]) +
+          0.2 * Math.sin(y * 0.7 + x * 0.1 + phase[k + 1]);
       }
     }
   }
@@ -44,5 +56,13 @@ export function pictures(batch: number, side: number, seed: number): Var {
 
 /** The network as openModel would give it. */
 export function asModel(net: MambaIRv2): Model {
-  return { path: "tiny", net, sites: new FloatSites(), quantised: null, metadata: {}, sha256: "0".repeat(64), stored: new Map() };
+  return {
+    path: "tiny",
+    net,
+    sites: new FloatSites(),
+    quantised: null,
+    metadata: {},
+    sha256: "0".repeat(64),
+    stored: new Map(),
+  };
 }

@@ -47,7 +47,12 @@ export async function evaluateFolder(
   }
   const mean = (key: "psnr" | "ssim"): number =>
     images.reduce((sum, image) => sum + image[key], 0) / images.length;
-  return { psnr: mean("psnr"), ssim: mean("ssim"), images, seconds: (performance.now() - began) / 1000 };
+  return {
+    psnr: mean("psnr"),
+    ssim: mean("ssim"),
+    images,
+    seconds: (performance.now() - began) / 1000,
+  };
 }
 
 /** Runs an image through the network as 8-bit RGB: clamp and round half to even at the end. */
@@ -63,6 +68,12 @@ export async function upscaleRgb(
 }
 
 function bicubic(lr: RasterImage, scale: number): RasterImage {
-  const { data, width, height } = bicubicResize(lr.data as Uint8Array, lr.width, lr.height, 3, scale);
+  const { data, width, height } = bicubicResize(
+    lr.data as Uint8Array,
+    lr.width,
+    lr.height,
+    3,
+    scale,
+  );
   return { data, width, height, channels: 3, depth: 8 };
 }

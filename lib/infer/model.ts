@@ -31,8 +31,16 @@ export async function openModel(path: string): Promise<Model> {
   }
   if (!isMamba(tensors)) {
     const keys = [...tensors.keys()].slice(0, 3).join(", ");
-    throw new Spr2qError("ERR_ARCHITECTURE", `${path}: its tensors (${keys}, ...) belong to no network ` +
-      "known here; expected a MambaIRv2-light checkpoint or a model written by spr2q quantize.");
+    throw new Spr2qError(
+      "ERR_ARCHITECTURE",
+      `${path}: its tensors (${keys}, ...) belong to no network ` +
+        "known here; expected a MambaIRv2-light checkpoint or a model written by spr2q quantize.",
+    );
   }
-  return { ...common, net: MambaIRv2.fromTensors(tensors, path), sites: new FloatSites(), quantised: null };
+  return {
+    ...common,
+    net: MambaIRv2.fromTensors(tensors, path),
+    sites: new FloatSites(),
+    quantised: null,
+  };
 }

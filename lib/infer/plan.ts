@@ -72,7 +72,11 @@ export class Plan {
     this.arenaBytes = encoded.arenaBytes;
     this.callCount = graph.calls.length;
     this.#handle = native().createPlan(
-      Float64Array.from(encoded.code), encoded.constants, encoded.arenaBytes, input.size, output.size,
+      Float64Array.from(encoded.code),
+      encoded.constants,
+      encoded.arenaBytes,
+      input.size,
+      output.size,
     );
   }
 
@@ -107,7 +111,11 @@ interface Encoded {
 
 /** Arrays that some call writes are arena buffers; arrays that none writes are constants. */
 function encode(calls: readonly TracedCall[], input: F32, output: F32): Encoded {
-  const opIndex = new Map(native().opNames().map((name, i) => [name, i]));
+  const opIndex = new Map(
+    native()
+      .opNames()
+      .map((name, i) => [name, i]),
+  );
   const lives = new Map<ArrayBuffer, Life>();
   calls.forEach((call, at) => {
     for (const operand of call.operands) {

@@ -64,7 +64,12 @@ export class TileRunner {
     const { scale, window } = this.#model.net.config;
     const { width, height } = image;
     if (Math.min(width, height) < window / 2) {
-      throw expected("ERR_IMAGE", "input image", `sides of at least ${window / 2} pixels`, `${width}x${height}`);
+      throw expected(
+        "ERR_IMAGE",
+        "input image",
+        `sides of at least ${window / 2} pixels`,
+        `${width}x${height}`,
+      );
     }
     const count = (length: number): number => {
       if (options.tiling === "none") return 1;
@@ -94,7 +99,11 @@ export class TileRunner {
     let plan = this.#plans.get(key);
     if (!plan) {
       if (this.#plans.size >= 8) this.#plans.clear();
-      plan = new Plan(this.#model.net, this.#model.sites, tile.width, tile.height, { mode, seed, tile: origin });
+      plan = new Plan(this.#model.net, this.#model.sites, tile.width, tile.height, {
+        mode,
+        seed,
+        tile: origin,
+      });
       this.#plans.set(key, plan);
     }
     return plan.run(tile.data, options.signal);
@@ -131,6 +140,9 @@ function paste(
     const tx = (column.keepFrom - column.from) * scale;
     const from = (ty * tileWidth * scale + tx) * 3;
     const count = (x1 - column.keepFrom * scale) * 3;
-    output.set(tile.subarray(from, from + count), (y * width * scale + column.keepFrom * scale) * 3);
+    output.set(
+      tile.subarray(from, from + count),
+      (y * width * scale + column.keepFrom * scale) * 3,
+    );
   }
 }

@@ -11,7 +11,13 @@ import type { WindowShape } from "../nn/attention.ts";
 import { addPrompt, type Routed, type Router, sortTokens } from "../nn/routing.ts";
 import * as ops from "../ops.ts";
 import { floats, floatsFrom } from "../tensor.ts";
-import { checkTensors, inferConfig, layerPrefix, type MambaConfig, parameterSpecs } from "./parameters.ts";
+import {
+  checkTensors,
+  inferConfig,
+  layerPrefix,
+  type MambaConfig,
+  parameterSpecs,
+} from "./parameters.ts";
 import type { Sites } from "./sites.ts";
 
 /** Mean colour that the network subtracts (RGB, 0..1). */
@@ -107,7 +113,12 @@ export function forward(
   const height = Math.ceil(h / window) * window;
   const width = Math.ceil(w / window) * window;
   if (height > 2 * h || width > 2 * w) {
-    throw expected("ERR_SHAPE", "input image", `sides of at least ${window / 2} pixels`, `${w}x${h}`);
+    throw expected(
+      "ERR_SHAPE",
+      "input image",
+      `sides of at least ${window / 2} pixels`,
+      `${w}x${h}`,
+    );
   }
   const grid = { batch, height, width };
   const conv = (name: string, input: Var): Var =>
@@ -125,7 +136,16 @@ export function forward(
       const shift = layer % 2 === 0 ? 0 : window / 2;
       const at = index++;
       const block = (inner: Graph, input: Var): Var =>
-        attentiveLayer(inner, net, prefix, at, input, { ...grid, heads: net.config.heads, window, shift }, sites, router);
+        attentiveLayer(
+          inner,
+          net,
+          prefix,
+          at,
+          input,
+          { ...grid, heads: net.config.heads, window, shift },
+          sites,
+          router,
+        );
       tokens = g.checkpoint(tokens, block);
       trace?.layers.push(tokens);
     }
@@ -164,14 +184,18 @@ function attentiveLayer(
       const mixed = sites.attention(g, `${prefix}win_mhsa`, qkv, table, shape);
       return ops.add(g, linear("win_mhsa.proj", mixed), x);
     });
-    const mlp = g.scope(() => gatedMlp(g, prefix, "convffn1", norm("norm2", attended), shape, weights, sites));
+    const mlp = g.scope(() =>
+      gatedMlp(g, prefix, "convffn1", norm("norm2", attended), shape, weights, sites),
+    );
     return ops.scaleAdd(g, x, weights("scale1"), ops.add(g, mlp, attended));
   });
   const second = g.scope(() => {
     const n = norm("norm3", first);
     return ops.add(g, stateSpace(g, net, prefix, index, n, shape, weights, sites, router), first);
   });
-  const mlp = g.scope(() => gatedMlp(g, prefix, "convffn2", norm("norm4", second), shape, weights, sites));
+  const mlp = g.scope(() =>
+    gatedMlp(g, prefix, "convffn2", norm("norm4", second), shape, weights, sites),
+  );
   return ops.scaleAdd(g, first, weights("scale2"), ops.add(g, mlp, second));
 }
 
@@ -186,14 +210,29 @@ function gatedMlp(
   sites: Sites,
 ): Var {
   const linear = (part: string, input: Var): Var =>
-    sites.linear(g, `${prefix}${name}.${part}`, input, weights(`${name}.${part}.weight`),
-      weights(`${name}.${part}.bias`));
+    sites.linear(
+      g,
+      `${prefix}${name}.${part}`,
+      input,
+      weights(`${name}.${part}.weight`),
+      weights(`${name}.${part}.bias`),
+    );
   const u = ops.gelu(g, linear("fc1", z));
   const half = u.shape[1] / 2;
-  const normed = ops.layerNorm(g, ops.sliceColumns(g, u, half, half),
-    weights(`${name}.sg.norm.weight`), weights(`${name}.sg.norm.bias`));
-  const gate = sites.depthwise(g, `${prefix}${name}.sg.conv`, normed,
-    weights(`${name}.sg.conv.weight`), weights(`${name}.sg.conv.bias`), grid);
+  const normed = ops.layerNorm(
+    g,
+    ops.sliceColumns(g, u, half, half),
+    weights(`${name}.sg.norm.weight`),
+    weights(`${name}.sg.norm.bias`),
+  );
+  const gate = sites.depthwise(
+    g,
+    `${prefix}${name}.sg.conv`,
+    normed,
+    weights(`${name}.sg.conv.weight`),
+    weights(`${name}.sg.conv.bias`),
+    grid,
+  );
   return linear("fc2", ops.multiply(g, ops.sliceColumns(g, u, 0, half), gate));
 }
 
@@ -213,15 +252,32 @@ function stateSpace(
     sites.linear(g, prefix + name, input, weights(`${name}.weight`), weights(`${name}.bias`));
   const rows = z.size / z.shape[1];
   const routed: Routed = router.route(g, index, grid.batch, rows, () =>
-    linear("assm.route.2", ops.gelu(g, linear("assm.route.0", z))));
+    linear("assm.route.2", ops.gelu(g, linear("assm.route.0", z))),
+  );
   const v = linear("assm.in_proj.0", z);
-  const gate = sites.depthwise(g, `${prefix}assm.CPE.0`, v, weights("assm.CPE.0.weight"),
-    weights("assm.CPE.0.bias"), grid);
+  const gate = sites.depthwise(
+    g,
+    `${prefix}assm.CPE.0`,
+    v,
+    weights("assm.CPE.0.weight"),
+    weights("assm.CPE.0.bias"),
+    grid,
+  );
   const order = sortTokens(g, routed.classes, grid.batch, net.config.classes);
   const u = ops.gatherRows(g, ops.sigmoidGate(g, v, gate), order);
-  const pool = sites.promptPool(g, prefix, weights("assm.embeddingB.weight"), weights("embeddingA.weight"));
+  const pool = sites.promptPool(
+    g,
+    prefix,
+    weights("assm.embeddingB.weight"),
+    weights("embeddingA.weight"),
+  );
   // The prompt stays in raster order while u is sorted: the released weights need it.
   const y = sites.scan(g, prefix, u, weights, grid.batch, (c) => addPrompt(g, c, pool, routed));
-  const normed = ops.layerNorm(g, y, weights("assm.out_norm.weight"), weights("assm.out_norm.bias"));
+  const normed = ops.layerNorm(
+    g,
+    y,
+    weights("assm.out_norm.weight"),
+    weights("assm.out_norm.bias"),
+  );
   return ops.scatterRows(g, linear("assm.out_proj", normed), order);
 }

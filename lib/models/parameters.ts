@@ -94,7 +94,11 @@ function layerSpecs(c: MambaConfig): ParameterSpec[] {
     },
     ...linear("win_mhsa.proj", C, C),
     { name: `${scan}.x_proj_weight`, shape: [1, projected, E], initial: uniform(E ** -0.5) },
-    { name: `${scan}.dt_projs_weight`, shape: [1, E, c.deltaRank], initial: uniform(c.deltaRank ** -0.5) },
+    {
+      name: `${scan}.dt_projs_weight`,
+      shape: [1, E, c.deltaRank],
+      initial: uniform(c.deltaRank ** -0.5),
+    },
     { name: `${scan}.dt_projs_bias`, shape: [1, E], initial: { kind: "delta-bias" } },
     { name: `${scan}.A_logs`, shape: [E, c.states], initial: { kind: "state-logs" } },
     { name: `${scan}.Ds`, shape: [E], initial: constant(1) },
@@ -102,12 +106,20 @@ function layerSpecs(c: MambaConfig): ParameterSpec[] {
     ...linear("assm.out_proj", C, E),
     ...conv("assm.in_proj.0", [E, C, 1, 1]),
     ...conv("assm.CPE.0", [E, 1, 3, 3]),
-    { name: "assm.embeddingB.weight", shape: [c.classes, c.promptRank], initial: uniform(1 / c.classes) },
+    {
+      name: "assm.embeddingB.weight",
+      shape: [c.classes, c.promptRank],
+      initial: uniform(1 / c.classes),
+    },
     ...linear("assm.route.0", c.routerHidden, C),
     ...linear("assm.route.2", c.classes, c.routerHidden),
     ...mlp("convffn1"),
     ...mlp("convffn2"),
-    { name: "embeddingA.weight", shape: [c.promptRank, c.states], initial: uniform(1 / c.promptRank) },
+    {
+      name: "embeddingA.weight",
+      shape: [c.promptRank, c.states],
+      initial: uniform(1 / c.promptRank),
+    },
   ];
 }
 
@@ -119,7 +131,10 @@ export function layerPrefix(group: number, layer: number): string {
 /** Every tensor of the network `c`, in checkpoint order. */
 export function parameterSpecs(c: MambaConfig): ParameterSpec[] {
   const C = c.channels;
-  const specs: ParameterSpec[] = [...conv("conv_first", [C, 3, 3, 3]), ...norm("patch_embed.norm", C)];
+  const specs: ParameterSpec[] = [
+    ...conv("conv_first", [C, 3, 3, 3]),
+    ...norm("patch_embed.norm", C),
+  ];
   const perLayer = layerSpecs(c);
   c.depths.forEach((depth, group) => {
     for (let layer = 0; layer < depth; layer++) {
@@ -145,7 +160,8 @@ export function isMamba(tensors: ReadonlyMap<string, unknown>): boolean {
 export function inferConfig(tensors: TensorMap): MambaConfig {
   const shape = (name: string, rank: number): readonly number[] => {
     const found = tensors.get(name)?.shape;
-    if (!found) throw new Spr2qError("ERR_CHECKPOINT", `"${name}" is missing from the weight file.`);
+    if (!found)
+      throw new Spr2qError("ERR_CHECKPOINT", `"${name}" is missing from the weight file.`);
     if (found.length !== rank) {
       throw expected("ERR_CHECKPOINT", `"${name}"`, `${rank} axes`, `shape (${found.join(", ")})`);
     }
@@ -162,8 +178,12 @@ export function inferConfig(tensors: TensorMap): MambaConfig {
   const [table, heads] = shape(`${first}win_mhsa.relative_position_bias_table`, 2);
   const scale = Math.sqrt(shape("upsample.0.weight", 4)[0] / 3);
   if (!Number.isInteger(scale) || scale < 1 || scale > 8) {
-    throw expected("ERR_CHECKPOINT", '"upsample.0.weight"', "3*scale^2 output channels",
-      `${shape("upsample.0.weight", 4)[0]}`);
+    throw expected(
+      "ERR_CHECKPOINT",
+      '"upsample.0.weight"',
+      "3*scale^2 output channels",
+      `${shape("upsample.0.weight", 4)[0]}`,
+    );
   }
   return {
     scale,
@@ -186,19 +206,29 @@ export function checkTensors(tensors: TensorMap, config: MambaConfig, name: stri
   for (const [key, shape] of specs) {
     const found: HostTensor | undefined = tensors.get(key);
     if (!found) {
-      throw new Spr2qError("ERR_CHECKPOINT", `${name}: "${key}" is missing; expected shape ` +
-        `(${shape.join(", ")}).`);
+      throw new Spr2qError(
+        "ERR_CHECKPOINT",
+        `${name}: "${key}" is missing; expected shape ` + `(${shape.join(", ")}).`,
+      );
     }
     if (found.shape.join() !== shape.join()) {
       const turned = [...found.shape].reverse().join() === shape.join();
-      throw expected("ERR_CHECKPOINT", `${name}: "${key}"`, `shape (${shape.join(", ")})`,
-        `(${found.shape.join(", ")})`, turned ? "Was the checkpoint saved transposed?" : "");
+      throw expected(
+        "ERR_CHECKPOINT",
+        `${name}: "${key}"`,
+        `shape (${shape.join(", ")})`,
+        `(${found.shape.join(", ")})`,
+        turned ? "Was the checkpoint saved transposed?" : "",
+      );
     }
   }
   for (const key of tensors.keys()) {
     if (!specs.has(key) && key !== "relative_position_index_SA") {
-      throw new Spr2qError("ERR_CHECKPOINT", `${name}: unexpected tensor "${key}"; a network with ` +
-        `depths ${config.depths.join(",")} has ${specs.size} tensors and none of that name.`);
+      throw new Spr2qError(
+        "ERR_CHECKPOINT",
+        `${name}: unexpected tensor "${key}"; a network with ` +
+          `depths ${config.depths.join(",")} has ${specs.size} tensors and none of that name.`,
+      );
     }
   }
 }

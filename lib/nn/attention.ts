@@ -41,10 +41,20 @@ export function windowAttention(
   const sides = sidesOf(q.shape[1], shape, codes);
   const bounds = boundsOf(codes);
   const y = new Var(g.floats(q.size), q.shape);
-  g.run("windowAttention", q.data, k.data, v.data, table.data, bounds?.data ?? null, y.data,
-    probabilities, ...sides);
+  g.run(
+    "windowAttention",
+    q.data,
+    k.data,
+    v.data,
+    table.data,
+    bounds?.data ?? null,
+    y.data,
+    probabilities,
+    ...sides,
+  );
   return g.record(y, [q, k, v, table, bounds], (gy) =>
-    attentionGradient(g, [q.data, k.data, v.data], table, bounds, gy, sides));
+    attentionGradient(g, [q.data, k.data, v.data], table, bounds, gy, sides),
+  );
 }
 
 /** The same on codes of q, k and v: the arithmetic of the packed plan. */
@@ -59,8 +69,18 @@ export function codedWindowAttention(
   const sides = sidesOf(q.shape[1], shape, codes);
   const bounds = boundsOf(codes);
   const y = new Var(g.floats(q.size), q.shape);
-  g.run("codedWindowAttention", q.codes, k.codes, v.codes, grid, table.data, bounds?.data ?? null,
-    y.data, ...sides, q.bits);
+  g.run(
+    "codedWindowAttention",
+    q.codes,
+    k.codes,
+    v.codes,
+    grid,
+    table.data,
+    bounds?.data ?? null,
+    y.data,
+    ...sides,
+    q.bits,
+  );
   return g.record(y, [q, k, v, table, bounds], (gy) => {
     const values = [q, k, v].map((operand) => operand.dequantise(g)) as [F32, F32, F32];
     return attentionGradient(g, values, table, bounds, gy, sides);
@@ -78,7 +98,20 @@ function attentionGradient(
   const [gq, gk, gv] = [g.floats(q.length), g.floats(q.length), g.floats(q.length)];
   const gtable = g.floats(table.size);
   const gbounds = bounds ? g.floats(2) : null;
-  g.run("windowAttentionGrad", q, k, v, table.data, bounds?.data ?? null, gy, gq, gk, gv, gtable,
-    gbounds, ...sides);
+  g.run(
+    "windowAttentionGrad",
+    q,
+    k,
+    v,
+    table.data,
+    bounds?.data ?? null,
+    gy,
+    gq,
+    gk,
+    gv,
+    gtable,
+    gbounds,
+    ...sides,
+  );
   return [gq, gk, gv, gtable, gbounds];
 }

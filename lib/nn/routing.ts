@@ -84,7 +84,18 @@ export function addPrompt(g: Graph, c: Var, pool: Var, routed: Routed): Var {
     if (!logits) return [gy, gpool, null];
     const glogits = g.floats(rows * count);
     const { values, key, batch } = logits;
-    g.run("routeGrad", values.data, pool.data, gy, glogits, batch, rows / batch, count, states, ...key);
+    g.run(
+      "routeGrad",
+      values.data,
+      pool.data,
+      gy,
+      glogits,
+      batch,
+      rows / batch,
+      count,
+      states,
+      ...key,
+    );
     return [gy, gpool, glogits];
   });
 }

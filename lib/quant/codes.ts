@@ -98,11 +98,22 @@ export function codedLinear(g: Graph, x: Codes, weight: Codes, bias: Var | null)
   const cols = weight.size / out;
   const rows = x.size / cols;
   const y = new Var(g.floats(rows * out), [rows, out]);
-  g.run("codedLinear", x.codes, weight.codes, ...boundOperands(x, weight), bias?.data ?? null, y.data,
-    rows, cols, out, ...widths(x, weight));
+  g.run(
+    "codedLinear",
+    x.codes,
+    weight.codes,
+    ...boundOperands(x, weight),
+    bias?.data ?? null,
+    y.data,
+    rows,
+    cols,
+    out,
+    ...widths(x, weight),
+  );
   return g.record(y, [x, weight, bias], (gy) => {
     const gx = x.requiresGrad
-      ? ops.linearGradInput(g, gy, weight.dequantise(g), rows, cols, out) : null;
+      ? ops.linearGradInput(g, gy, weight.dequantise(g), rows, cols, out)
+      : null;
     if (!weight.requiresGrad && !bias?.requiresGrad) return [gx, null, null];
     return [gx, ...ops.linearGradWeight(g, gy, x.dequantise(g), bias !== null, rows, cols, out)];
   });
@@ -117,10 +128,24 @@ export function codedDepthwiseConv(
   grid: ops.Grid,
 ): Var {
   const channels = weight.shape[0];
-  const sides = [grid.batch, grid.height, grid.width, channels, weight.shape[weight.shape.length - 1]];
+  const sides = [
+    grid.batch,
+    grid.height,
+    grid.width,
+    channels,
+    weight.shape[weight.shape.length - 1],
+  ];
   const y = new Var(g.floats(x.size), x.shape);
-  g.run("codedDepthwiseConv", x.codes, weight.codes, ...boundOperands(x, weight), bias.data, y.data,
-    ...sides, ...widths(x, weight));
+  g.run(
+    "codedDepthwiseConv",
+    x.codes,
+    weight.codes,
+    ...boundOperands(x, weight),
+    bias.data,
+    y.data,
+    ...sides,
+    ...widths(x, weight),
+  );
   return g.record(y, [x, weight, bias], (gy) => {
     const gx = x.requiresGrad ? ops.depthwiseGradInput(g, gy, weight.dequantise(g), sides) : null;
     if (!weight.requiresGrad) return [gx, null, null];

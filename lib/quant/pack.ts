@@ -16,6 +16,7 @@ import { Graph } from "../autograd.ts";
 import { MambaIRv2 } from "../models/mambairv2.ts";
 import { layerPrefix, type MambaConfig, parameterSpecs } from "../models/parameters.ts";
 import { floats, floatsFrom } from "../tensor.ts";
+import { packCodes, unpackCodes } from "./bitpack.ts";
 import { type Bounds, Codes, type Granularity, quantize } from "./codes.ts";
 import { type Policy, policyFor, quantisesScan, type Scope } from "./policy.ts";
 import { jointBounds, QuantisedSites } from "./sites.ts";
@@ -47,35 +48,10 @@ const MODULES: readonly (readonly [string, string])[] = [
   ["convffn2.fc2", "convffn2.fc2.weight"],
 ];
 
-/** Packs codes of (rows, columns) at `bits` each; every row starts on a byte. */
-export function packCodes(codes: Uint8Array, rows: number, columns: number, bits: number): U8 {
-  const rowBytes = Math.ceil((columns * bits) / 8);
-  const packed = new Uint8Array(rows * rowBytes);
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < columns; c++) {
-      const bit = c * bits;
-      packed[r * rowBytes + (bit >> 3)] |= codes[r * columns + c] << (bit & 7);
-    }
-  }
-  return packed;
-}
-
-/** The inverse of packCodes: one code a byte. */
-export function unpackCodes(packed: Uint8Array, rows: number, columns: number, bits: number): U8 {
-  const rowBytes = Math.ceil((columns * bits) / 8);
-  const codes = new Uint8Array(rows * columns);
-  for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < columns; c++) {
-      const bit = c * bits;
-      codes[r * columns + c] = (packed[r * rowBytes + (bit >> 3)] >> (bit & 7)) & (2 ** bits - 1);
-    }
-  }
-  return codes;
-}
-
 function layerPrefixes(config: MambaConfig): string[] {
   return config.depths.flatMap((depth, group) =>
-    Array.from({ length: depth }, (_, layer) => layerPrefix(group, layer)));
+    Array.from({ length: depth }, (_, layer) => layerPrefix(group, layer)),
+  );
 }
 
 /** A site's place in its layer's bounds tensor: granularity and number of values. */
@@ -92,19 +68,39 @@ function siteOrder(net: MambaIRv2, sites: QuantisedSites, prefix: string): SiteS
   const { policy } = sites;
   const list = new Map<string, SiteSpec>();
   const one = (site: string, joint = false): void => {
-    list.set(prefix + site, { site: prefix + site, granularity: "tensor", joint, lower: 1, upper: 1 });
+    list.set(prefix + site, {
+      site: prefix + site,
+      granularity: "tensor",
+      joint,
+      lower: 1,
+      upper: 1,
+    });
   };
   for (const [module, tensor] of codedModules(policy)) {
     const { shape } = net.get(prefix + tensor);
     if (!/embedding/.test(module)) {
       const key = prefix + module;
-      const columns = /conv$|CPE/.test(module) ? shape[0] : net.get(prefix + tensor).size / rowsOf(shape);
+      const columns = /conv$|CPE/.test(module)
+        ? shape[0]
+        : net.get(prefix + tensor).size / rowsOf(shape);
       const { granularity } = sites.inputKind(key);
       const lower = granularity === "column" ? columns : 1;
-      list.set(sites.inputSite(key), { site: sites.inputSite(key), granularity, joint: false, lower, upper: 1 });
+      list.set(sites.inputSite(key), {
+        site: sites.inputSite(key),
+        granularity,
+        joint: false,
+        lower,
+        upper: 1,
+      });
       const weight = sites.weightKind().granularity;
       const count = weight === "row" ? rowsOf(shape) : 1;
-      list.set(`${key}.w`, { site: `${key}.w`, granularity: weight, joint: false, lower: count, upper: count });
+      list.set(`${key}.w`, {
+        site: `${key}.w`,
+        granularity: weight,
+        joint: false,
+        lower: count,
+        upper: count,
+      });
     } else {
       one(`${module}.w`);
     }
@@ -146,7 +142,11 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
       const flat = new Var(weight.data, [rows, weight.size / rows]);
       const codes = quantize(graph, flat, bounds).codes;
       const packed = packCodes(codes, rows, weight.size / rows, policy.bits);
-      tensors.set(`${key}.codes`, { shape: [rows, packed.length / rows], dtype: "u8", data: packed });
+      tensors.set(`${key}.codes`, {
+        shape: [rows, packed.length / rows],
+        dtype: "u8",
+        data: packed,
+      });
     }
     const values: number[] = [];
     for (const { site, joint } of siteOrder(net, sites, prefix)) {
@@ -180,8 +180,13 @@ export function isPacked(metadata: PackMetadata): boolean {
 /** The frozen network of a quantised model file; ERR_CHECKPOINT names what does not fit. */
 export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: string): Student {
   if (metadata.format_version !== FORMAT_VERSION) {
-    throw expected("ERR_CHECKPOINT", `${name}: format version`, FORMAT_VERSION,
-      `${metadata.format_version}`, "Quantise again with this version of spr2q.");
+    throw expected(
+      "ERR_CHECKPOINT",
+      `${name}: format version`,
+      FORMAT_VERSION,
+      `${metadata.format_version}`,
+      "Quantise again with this version of spr2q.",
+    );
   }
   const { config, policy } = readHeader(metadata, name);
   const net = MambaIRv2.empty(config);
@@ -190,8 +195,12 @@ export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: st
   const take = (key: string, length: number): HostTensor => {
     const found = tensors.get(key);
     if (found?.data.length !== length) {
-      throw expected("ERR_CHECKPOINT", `${name}: "${key}"`, `${length} elements`,
-        found ? `${found.data.length}` : "no such tensor");
+      throw expected(
+        "ERR_CHECKPOINT",
+        `${name}: "${key}"`,
+        `${length} elements`,
+        found ? `${found.data.length}` : "no such tensor",
+      );
     }
     used.add(key);
     return found;
@@ -203,7 +212,8 @@ export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: st
   }
   for (const prefix of layerPrefixes(config)) readLayer(net, sites, prefix, take);
   for (const key of tensors.keys()) {
-    if (!used.has(key)) throw new Spr2qError("ERR_CHECKPOINT", `${name}: unexpected tensor "${key}".`);
+    if (!used.has(key))
+      throw new Spr2qError("ERR_CHECKPOINT", `${name}: unexpected tensor "${key}".`);
   }
   return { net, sites };
 }
@@ -213,11 +223,16 @@ function readHeader(metadata: PackMetadata, name: string): { config: MambaConfig
     const config = JSON.parse(metadata.config) as MambaConfig;
     const leads = JSON.parse(metadata.leads) as Policy["leads"];
     const policy = policyFor(metadata.scope as Scope, Number(metadata.bits), leads);
-    if (![1, 2, 4, 8].includes(policy.bits) || !Array.isArray(config.depths)) throw new Error("bad header");
+    if (![1, 2, 4, 8].includes(policy.bits) || !Array.isArray(config.depths))
+      throw new Error("bad header");
     return { config, policy };
   } catch (cause) {
-    throw new Spr2qError("ERR_CHECKPOINT", `${name}: its metadata does not describe a quantised model ` +
-      `(${(cause as Error).message}).`, { cause });
+    throw new Spr2qError(
+      "ERR_CHECKPOINT",
+      `${name}: its metadata does not describe a quantised model ` +
+        `(${(cause as Error).message}).`,
+      { cause },
+    );
   }
 }
 
@@ -236,9 +251,17 @@ function readLayer(
     const low = values.subarray(at, at + lower);
     const high = values.subarray(at + lower, at + lower + upper);
     at += lower + upper;
-    sites.bounds.set(site, joint ? jointBounds(low[0], high[0], bits) : {
-      lower: new Var(floatsFrom(low), [lower]), upper: new Var(floatsFrom(high), [upper]), granularity, bits,
-    });
+    sites.bounds.set(
+      site,
+      joint
+        ? jointBounds(low[0], high[0], bits)
+        : {
+            lower: new Var(floatsFrom(low), [lower]),
+            upper: new Var(floatsFrom(high), [upper]),
+            granularity,
+            bits,
+          },
+    );
   }
   for (const [module, tensor] of codedModules(sites.policy)) {
     const key = prefix + module;
@@ -256,9 +279,24 @@ function readLayer(
 }
 
 /** Fills the float tensor with the values of its codes, for inspection and for the tape. */
-function restoreFloats(weight: Var, codes: U8, bounds: Bounds, rows: number, columns: number): void {
+function restoreFloats(
+  weight: Var,
+  codes: U8,
+  bounds: Bounds,
+  rows: number,
+  columns: number,
+): void {
   const granularity = bounds.granularity === "row" ? 1 : 0;
   const values = floats(rows * columns);
-  native().dequantize(codes, bounds.lower.data, bounds.upper.data, values, rows, columns, granularity, bounds.bits);
+  native().dequantize(
+    codes,
+    bounds.lower.data,
+    bounds.upper.data,
+    values,
+    rows,
+    columns,
+    granularity,
+    bounds.bits,
+  );
   weight.data.set(values);
 }

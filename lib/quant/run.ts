@@ -16,7 +16,15 @@ import type { Adam } from "../train/adam.ts";
 import { readCheckpoint, writeCheckpoint } from "../train/checkpoint.ts";
 import { JsonLines, type Position, type Stage, type TrainEvent } from "../train/events.ts";
 import { PatchSource } from "../train/patches.ts";
-import { osrcOptimiser, rgtOptimiser, type RoutingTable, runOsrc, runRgt, type StageContext } from "../train/stages.ts";
+import {
+  type OsrcStart,
+  osrcOptimiser,
+  rgtOptimiser,
+  type RoutingTable,
+  runOsrc,
+  runRgt,
+  type StageContext,
+} from "../train/stages.ts";
 import { packStudent } from "./pack.ts";
 import { type Leads, policyFor, type Scope } from "./policy.ts";
 import { type Recipe, RECIPES, type RecipeName } from "./recipes.ts";
@@ -70,7 +78,10 @@ export async function* quantizeModel(
 ): AsyncGenerator<TrainEvent, QuantizeResult> {
   const began = performance.now();
   if (model.quantised) {
-    throw new Spr2qError("ERR_ARGUMENT", `${model.path} is quantised already; expected a full-precision model.`);
+    throw new Spr2qError(
+      "ERR_ARGUMENT",
+      `${model.path} is quantised already; expected a full-precision model.`,
+    );
   }
   const recipe = recipeOf(options);
   const { seed, out, bits } = options;
@@ -87,19 +98,41 @@ export async function* quantizeModel(
   const student = createStudent(memory, teacher, policy, recipe, shape, patches.low, seed);
 
   const settings = {
-    recipe: recipe.name, scope: policy.scope, bits, rank: shape.rank, rectifiers: shape.experts,
-    iterations: recipe.iterations, osrc: recipe.osrcIterations, batch: recipe.batch, patch, scale,
+    recipe: recipe.name,
+    scope: policy.scope,
+    bits,
+    rank: shape.rank,
+    rectifiers: shape.experts,
+    iterations: recipe.iterations,
+    osrc: recipe.osrcIterations,
+    batch: recipe.batch,
+    patch,
+    scale,
     ...policy.leads,
   };
   const identity = JSON.stringify({ ...settings, seed, source: model.sha256 });
   const path = join(out, "checkpoint.safetensors");
   const state = options.resume ? await readCheckpoint(path, identity) : null;
-  const at: Position | undefined = state ? { stage: state.stage, iteration: state.iteration } : undefined;
+  const at: Position | undefined = state
+    ? { stage: state.stage, iteration: state.iteration }
+    : undefined;
   const log = JsonLines.open(join(out, "log.jsonl"), at);
   const context: StageContext = {
-    memory, teacher, student, source, recipe: { ...recipe, patch }, seed, signal: options.signal, saveEvery: 100,
+    memory,
+    teacher,
+    student,
+    source,
+    recipe: { ...recipe, patch },
+    seed,
+    signal: options.signal,
+    saveEvery: 100,
+    osrcStart: state?.stage === "osrc" ? readStart(state.tensors) : null,
     save: async (stage: Stage, adam: Adam, iteration: number) => {
-      const tensors = new Map([...rgt.state(), ...[...adam.state()].map(([k, v]): [string, Float32Array] => [`${stage}.${k}`, v])]);
+      const tensors = new Map<string, Float32Array>(rgt.state());
+      if (stage === "osrc") {
+        for (const [key, data] of adam.state()) tensors.set(`osrc.${key}`, data);
+        writeStart(tensors, context.osrcStart);
+      }
       await writeCheckpoint(path, { stage, iteration, identity, tensors });
       return { type: "checkpoint", stage, iteration, file: path };
     },
@@ -112,7 +145,13 @@ export async function* quantizeModel(
     return event;
   };
   try {
-    yield emit({ type: "start", command: "spr2q quantize", seed, settings, ...(at ? { resumedFrom: at } : {}) });
+    yield emit({
+      type: "start",
+      command: "spr2q quantize",
+      seed,
+      settings,
+      ...(at ? { resumedFrom: at } : {}),
+    });
     if (state) {
       rgt.restore(state.tensors, state.stage === "rgt" ? state.iteration : recipe.iterations);
       if (state.stage === "osrc") {
@@ -128,16 +167,30 @@ export async function* quantizeModel(
     for (; !step.done; step = await second.next()) yield emit(step.value);
     const table = step.value;
     const bytes = packStudent(student, {
-      recipe: recipe.name, seed: `${seed}`, method: "spr2q", library: options.version,
-      rank: `${shape.rank}`, rectifiers: `${shape.experts}`, iterations: `${recipe.iterations}`,
-      osrc: `${recipe.osrcIterations}`, batch: `${recipe.batch}`, patch: `${patch}`,
+      recipe: recipe.name,
+      seed: `${seed}`,
+      method: "spr2q",
+      library: options.version,
+      rank: `${shape.rank}`,
+      rectifiers: `${shape.experts}`,
+      iterations: `${recipe.iterations}`,
+      osrc: `${recipe.osrcIterations}`,
+      batch: `${recipe.batch}`,
+      patch: `${patch}`,
       source_sha256: model.sha256,
     });
     const file = join(out, "model.safetensors");
     await writeFileAtomic(file, bytes);
-    await writeFileAtomic(join(out, "table.json"), Buffer.from(`${JSON.stringify(table, null, 1)}\n`));
+    await writeFileAtomic(
+      join(out, "table.json"),
+      Buffer.from(`${JSON.stringify(table, null, 1)}\n`),
+    );
     const seconds = (performance.now() - began) / 1000;
-    yield emit({ type: "done", seconds, summary: { model: file, bytes: bytes.length, kept: table.kept } });
+    yield emit({
+      type: "done",
+      seconds,
+      summary: { model: file, bytes: bytes.length, kept: table.kept },
+    });
     return { model: file, table, student, bytes: bytes.length, seconds };
   } finally {
     log.close();
@@ -145,12 +198,44 @@ export async function* quantizeModel(
 }
 
 /** dB on the luma of a crop that training never draws, against the HR image. */
-async function heldOutQuality(memory: Memory, student: Student, source: PatchSource, patch: number): Promise<number> {
+async function heldOutQuality(
+  memory: Memory,
+  student: Student,
+  source: PatchSource,
+  patch: number,
+): Promise<number> {
   const { low, high } = source.heldOut(patch);
   const graph = new Graph("running", memory);
-  const output = forward(graph, student.net, low, student.sites, new Router({ mode: "sampled", seed: 0 }));
+  const output = forward(
+    graph,
+    student.net,
+    low,
+    student.sites,
+    new Router({ mode: "sampled", seed: 0 }),
+  );
   const [, height, width] = high.shape;
-  const psnr = psnrY(fromRgbFloat(output.data, width, height, 8), fromRgbFloat(high.data, width, height, 8), source.scale);
+  const psnr = psnrY(
+    fromRgbFloat(output.data, width, height, 8),
+    fromRgbFloat(high.data, width, height, 8),
+    source.scale,
+  );
   graph.dispose();
   return psnr;
+}
+
+/** The start of OSRC as tensors of a checkpoint; the loss is kept as the bits of a double. */
+function writeStart(tensors: Map<string, Float32Array>, start: OsrcStart | null): void {
+  if (!start) return;
+  tensors.set("start.loss", new Float32Array(Float64Array.of(start.loss).buffer));
+  for (const [key, logits] of start.logits) tensors.set(`start.logits.${key}`, logits);
+}
+
+function readStart(tensors: ReadonlyMap<string, Float32Array>): OsrcStart {
+  const bits = Float32Array.from(tensors.get("start.loss") ?? [0, 0]);
+  const prefix = "start.logits.";
+  const logits = [...tensors].filter(([key]) => key.startsWith(prefix));
+  return {
+    loss: new Float64Array(bits.buffer)[0],
+    logits: new Map(logits.map(([key, data]) => [key.slice(prefix.length), data])),
+  };
 }

@@ -9,10 +9,23 @@ import type { F32 } from "../binding.ts";
 import { expected } from "../errors.ts";
 import type { LayerWeights } from "../models/mambairv2.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
-import { codedWindowAttention, type ProbabilityCodes, type WindowShape, windowAttention } from "../nn/attention.ts";
+import {
+  codedWindowAttention,
+  type ProbabilityCodes,
+  type WindowShape,
+  windowAttention,
+} from "../nn/attention.ts";
 import { selectiveScan } from "../nn/selective_scan.ts";
 import * as ops from "../ops.ts";
-import { type Bounds, Codes, codedDepthwiseConv, codedLinear, dequantize, qdq, quantize } from "./codes.ts";
+import {
+  type Bounds,
+  type Codes,
+  codedDepthwiseConv,
+  codedLinear,
+  dequantize,
+  qdq,
+  quantize,
+} from "./codes.ts";
 import { offsetsAllowed, type Policy, quantisesScan } from "./policy.ts";
 import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
@@ -95,8 +108,14 @@ export class QuantisedSites implements Sites {
     }
     const codes = letters.map((letter, i) => this.#codes(g, `${key}.${letter}`, qkv[i]));
     const ends = codes.flatMap(({ bounds }) => [bounds.lower.data[0], bounds.upper.data[0]]);
-    return codedWindowAttention(g, codes as [Codes, Codes, Codes], Float32Array.from(ends), table,
-      shape, this.#probabilities(key));
+    return codedWindowAttention(
+      g,
+      codes as [Codes, Codes, Codes],
+      Float32Array.from(ends),
+      table,
+      shape,
+      this.#probabilities(key),
+    );
   }
 
   promptPool(g: Graph, prefix: string, embeddingB: Var, embeddingA: Var): Var {
@@ -104,8 +123,12 @@ export class QuantisedSites implements Sites {
       const frozen = this.frozen.get(prefix + name);
       return frozen ? dequantize(g, frozen) : this.#value(g, `${prefix}${name}.w`, x, "weight");
     };
-    const pool = this.#float.promptPool(g, prefix, value("assm.embeddingB", embeddingB),
-      value("embeddingA", embeddingA));
+    const pool = this.#float.promptPool(
+      g,
+      prefix,
+      value("assm.embeddingB", embeddingB),
+      value("embeddingA", embeddingA),
+    );
     return this.#value(g, `${prefix}assm.pool.x`, pool);
   }
 
@@ -124,7 +147,8 @@ export class QuantisedSites implements Sites {
       this.linear(g, `${key}.${name}`, x, asMatrix(weights(`${SCAN}.${name}`)), null);
     const operand = (name: string, x: Var): Var => (all ? this.#value(g, `${key}.${name}`, x) : x);
 
-    const scanned = all && !this.observer ? dequantize(g, this.#input(g, `${key}.x_proj_weight`, u)) : u;
+    const scanned =
+      all && !this.observer ? dequantize(g, this.#input(g, `${key}.x_proj_weight`, u)) : u;
     const projected = project("x_proj_weight", u);
     const operands = {
       u: scanned,
@@ -138,7 +162,10 @@ export class QuantisedSites implements Sites {
     if (this.observer && all) {
       const held = g.floats(u.size * states);
       const y = selectiveScan(g, operands, batch, null, held);
-      this.observer(`${key}.h`, new Var(held, [held.length]), { granularity: "tensor", role: "state" });
+      this.observer(`${key}.h`, new Var(held, [held.length]), {
+        granularity: "tensor",
+        role: "state",
+      });
       return y;
     }
     const h = all ? this.#need(`${key}.h`) : null;
@@ -177,11 +204,16 @@ export class QuantisedSites implements Sites {
   ): void {
     // One sample is enough: its windows hold millions of probabilities.
     const values = q.size / shape.batch;
-    const first = [q, k, v].map((x) => new Var(x.data.subarray(0, values), [values / q.shape[1], q.shape[1]]));
+    const first = [q, k, v].map(
+      (x) => new Var(x.data.subarray(0, values), [values / q.shape[1], q.shape[1]]),
+    );
     const one = { ...shape, batch: 1 };
     const held = g.floats(shape.height * shape.width * shape.heads * shape.window ** 2);
     windowAttention(g, first as [Var, Var, Var], table, one, { kind: "float" }, held);
-    this.observer?.(`${key}.p`, new Var(held, [held.length]), { granularity: "tensor", role: "probability" });
+    this.observer?.(`${key}.p`, new Var(held, [held.length]), {
+      granularity: "tensor",
+      role: "probability",
+    });
   }
 
   #probabilities(key: string): ProbabilityCodes {

@@ -30,7 +30,9 @@ export interface GroupShape {
 export function codedTensor(name: string, quantisesCpe: boolean): boolean {
   if (/\.bias$|norm/.test(name)) return false;
   if (/CPE/.test(name)) return quantisesCpe;
-  return /wqkv|win_mhsa\.proj|convffn|assm\.(in_proj|out_proj|route)|x_proj_weight|dt_projs_weight|embedding/.test(name);
+  return /wqkv|win_mhsa\.proj|convffn|assm\.(in_proj|out_proj|route)|x_proj_weight|dt_projs_weight|embedding/.test(
+    name,
+  );
 }
 
 /** `teacher`'s weights, the float ones rounded to half precision as the packed file stores them. */
@@ -61,7 +63,14 @@ export function createStudent(
     rectifiedKeys(net).forEach((key, i) => {
       const [out, cols] = net.get(`${key}.weight`).shape;
       const draw = generator(seed, 0xa11ce, i);
-      const group = createRectifiers(out, cols, shape.experts, shape.rank, recipe.rectifierInit, draw);
+      const group = createRectifiers(
+        out,
+        cols,
+        shape.experts,
+        shape.rank,
+        recipe.rectifierInit,
+        draw,
+      );
       sites.rectifiers.set(key, group);
     });
   }
@@ -98,7 +107,8 @@ export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[]
     const rate = (): number => recipe.boundRate * unit;
     const project = (): void => keepApart(bounds);
     list.push({ name: `${site}.upper`, value: bounds.upper, rate, project });
-    if (bounds.lower !== bounds.upper) list.push({ name: `${site}.lower`, value: bounds.lower, rate, project });
+    if (bounds.lower !== bounds.upper)
+      list.push({ name: `${site}.lower`, value: bounds.lower, rate, project });
   }
   const rate = (): number => recipe.rectifierRate;
   for (const [key, group] of sites.rectifiers) {

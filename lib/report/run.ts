@@ -20,7 +20,10 @@ export interface RunSummary {
 function curvesOf(events: readonly TrainEvent[]): Curve[] {
   const curves: Curve[] = [];
   for (const stage of ["rgt", "osrc"] as const) {
-    const steps = events.filter((e) => e.type === "step" && e.stage === stage) as Extract<TrainEvent, { type: "step" }>[];
+    const steps = events.filter((e) => e.type === "step" && e.stage === stage) as Extract<
+      TrainEvent,
+      { type: "step" }
+    >[];
     if (steps.length < 2) continue;
     curves.push({
       title: `${stage.toUpperCase()}: loss`,
@@ -52,18 +55,29 @@ export async function writeRunReport(out: string, summary: RunSummary): Promise<
     title: summary.title,
     command: summary.command,
     facts: summary.facts ?? [],
-    table: summary.results ?? { columns: ["gates kept", "loss before OSRC", "loss after"], rows: [[
-      summary.table.kept, `${summary.table.lossBefore ?? "not run"}`, `${summary.table.lossAfter ?? "not run"}`,
-    ]] },
+    table: summary.results ?? {
+      columns: ["gates kept", "loss before OSRC", "loss after"],
+      rows: [
+        [
+          summary.table.kept,
+          `${summary.table.lossBefore ?? "not run"}`,
+          `${summary.table.lossAfter ?? "not run"}`,
+        ],
+      ],
+    },
     comparisons: summary.comparisons ?? [],
     curves: curvesOf(summary.events),
     ...(keys.length > 0 && gates[0].length > 0
-      ? { heatMap: {
-          title: "Routing table",
-          rows: keys.map((key) => key.replace(/layers\.(\d+)\.residual_group\.layers\.(\d+)\./, "$1.$2 ")),
-          columns: gates[0].map((_, i) => `rectifier ${i + 1}`),
-          values: gates.map((row) => [...row]),
-        } }
+      ? {
+          heatMap: {
+            title: "Routing table",
+            rows: keys.map((key) =>
+              key.replace(/layers\.(\d+)\.residual_group\.layers\.(\d+)\./, "$1.$2 "),
+            ),
+            columns: gates[0].map((_, i) => `rectifier ${i + 1}`),
+            values: gates.map((row) => [...row]),
+          },
+        }
       : {}),
   });
   const path = join(out, "report.html");

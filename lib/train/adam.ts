@@ -41,10 +41,25 @@ export class Adam {
     for (const { name, value, rate: own, project } of this.trainables) {
       if (!value.grad) continue;
       const { m, v } = this.#moments.get(name)!;
-      g.run("adam", value.data, value.grad, m, v, value.size, this.steps, rate * own(), beta1, beta2, epsilon);
+      g.run(
+        "adam",
+        value.data,
+        value.grad,
+        m,
+        v,
+        value.size,
+        this.steps,
+        rate * own(),
+        beta1,
+        beta2,
+        epsilon,
+      );
       project?.();
     }
-    releaseGradients(g.memory, this.trainables.map((t) => t.value));
+    releaseGradients(
+      g.memory,
+      this.trainables.map((t) => t.value),
+    );
   }
 
   /** Moments and values under stable names, for a checkpoint. */
@@ -62,8 +77,13 @@ export class Adam {
     for (const [name, target] of this.state()) {
       const found = state.get(name);
       if (found?.length !== target.length) {
-        throw expected("ERR_RESUME", `training checkpoint, tensor "${name}"`, `${target.length} values`,
-          found ? `${found.length}` : "none", "Start again without --resume.");
+        throw expected(
+          "ERR_RESUME",
+          `training checkpoint, tensor "${name}"`,
+          `${target.length} values`,
+          found ? `${found.length}` : "none",
+          "Start again without --resume.",
+        );
       }
       target.set(found);
     }

@@ -21,11 +21,17 @@ export async function writeCheckpoint(path: string, state: TrainingState): Promi
     tensors.set(name, { shape: [data.length], dtype: "f32", data: Float32Array.from(data) });
   }
   const { stage, iteration, identity } = state;
-  await writeFileAtomic(path, writeSafetensors(tensors, { stage, iteration: `${iteration}`, identity }));
+  await writeFileAtomic(
+    path,
+    writeSafetensors(tensors, { stage, iteration: `${iteration}`, identity }),
+  );
 }
 
 /** The state in `path`; null where there is none. ERR_RESUME where it belongs to another run. */
-export async function readCheckpoint(path: string, identity: string): Promise<TrainingState | null> {
+export async function readCheckpoint(
+  path: string,
+  identity: string,
+): Promise<TrainingState | null> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(path);
@@ -34,8 +40,11 @@ export async function readCheckpoint(path: string, identity: string): Promise<Tr
   }
   const { tensors, metadata } = readSafetensors(bytes, path);
   if (metadata.identity !== identity) {
-    throw new Spr2qError("ERR_RESUME", `${path} belongs to another run: expected ${identity}, got ` +
-      `${metadata.identity}. Use the same options, another --out, or no --resume.`);
+    throw new Spr2qError(
+      "ERR_RESUME",
+      `${path} belongs to another run: expected ${identity}, got ` +
+        `${metadata.identity}. Use the same options, another --out, or no --resume.`,
+    );
   }
   return {
     stage: metadata.stage as Stage,

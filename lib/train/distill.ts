@@ -1,5 +1,5 @@
 /** One distillation step: teacher forward, student forward on the same routes, losses, backward. */
-import { Graph, Var } from "../autograd.ts";
+import { Graph, type Var } from "../autograd.ts";
 import { FloatSites } from "../models/sites.ts";
 import { forward, type MambaIRv2, type Trace } from "../models/mambairv2.ts";
 import { Router } from "../nn/routing.ts";
@@ -49,7 +49,15 @@ export function distill(
     const count = got.layers.length;
     got.layers.forEach((layer, i) => {
       const part = graph.floats(layer.size);
-      graph.run("featureLoss", layer.data, wanted.layers[i].data, loss, part, layer.size, low.shape[0]);
+      graph.run(
+        "featureLoss",
+        layer.data,
+        wanted.layers[i].data,
+        loss,
+        part,
+        layer.size,
+        low.shape[0],
+      );
       feature += loss[0] / count;
       if (!learn) return;
       graph.run("scale", part, part, layer.size, featureWeight / count);

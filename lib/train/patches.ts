@@ -39,7 +39,10 @@ export function generator(...seeds: readonly number[]): () => number {
 }
 
 /** 8-bit RGB of an image, grey replicated, alpha dropped, cropped to multiples of `scale`. */
-export function rgb8(image: RasterImage, scale: number): { data: Uint8Array; width: number; height: number } {
+export function rgb8(
+  image: RasterImage,
+  scale: number,
+): { data: Uint8Array; width: number; height: number } {
   const width = image.width - (image.width % scale);
   const height = image.height - (image.height % scale);
   const { channels, depth } = image;
@@ -71,11 +74,20 @@ export class PatchSource {
     for (const path of await listImages(dir)) {
       const { data, width, height } = rgb8(decodePng(await readFile(path), path), scale);
       if (Math.min(width, height) < patch * scale) {
-        throw new Spr2qError("ERR_DATA", `${path} is ${width}x${height}: patches of ${patch} at x${scale} ` +
-          `need ${patch * scale} pixels a side. Remove it or lower --patch.`);
+        throw new Spr2qError(
+          "ERR_DATA",
+          `${path} is ${width}x${height}: patches of ${patch} at x${scale} ` +
+            `need ${patch * scale} pixels a side. Remove it or lower --patch.`,
+        );
       }
       const low = bicubicResize(data, width, height, 3, 1 / scale);
-      pairs.push({ name: path, high: data, low: low.data, width: width / scale, height: height / scale });
+      pairs.push({
+        name: path,
+        high: data,
+        low: low.data,
+        width: width / scale,
+        height: height / scale,
+      });
     }
     return new PatchSource(scale, pairs);
   }
@@ -110,8 +122,15 @@ export class PatchSource {
       const y = Math.floor(draw() * (pair.height - patch + 1));
       const turn = Math.floor(draw() * 8);
       crop(pair.low, pair.width, x, y, patch, turn, low.subarray(b * patch * patch * 3));
-      crop(pair.high, pair.width * this.scale, x * this.scale, y * this.scale, side, turn,
-        high.subarray(b * side * side * 3));
+      crop(
+        pair.high,
+        pair.width * this.scale,
+        x * this.scale,
+        y * this.scale,
+        side,
+        turn,
+        high.subarray(b * side * side * 3),
+      );
     }
     return {
       low: new Var(low, [batch, patch, patch, 3]),

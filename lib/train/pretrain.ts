@@ -1,5 +1,5 @@
 /** Full-precision training from scratch against HR images: mean L1, Adam, cosine rate. */
-import { Graph, Var } from "../autograd.ts";
+import { Graph, type Var } from "../autograd.ts";
 import { Spr2qError } from "../errors.ts";
 import { forward, MambaIRv2 } from "../models/mambairv2.ts";
 import { type Initial, type MambaConfig, parameterSpecs } from "../models/parameters.ts";
@@ -47,7 +47,8 @@ function fill({ data }: Var, initial: Initial, draw: () => number, config: Mamba
         data[i] = (2 * draw() - 1) * initial.bound;
         break;
       case "normal":
-        data[i] = initial.deviation * Math.sqrt(-2 * Math.log(1 - draw())) * Math.cos(2 * Math.PI * draw());
+        data[i] =
+          initial.deviation * Math.sqrt(-2 * Math.log(1 - draw())) * Math.cos(2 * Math.PI * draw());
         break;
       case "state-logs":
         data[i] = Math.log((i % config.states) + 1);
@@ -86,8 +87,12 @@ export async function* pretrain(
     await new Promise((resolve) => setImmediate(resolve));
     if (settings.signal?.aborted) {
       yield await settings.save(adam, at);
-      throw new Spr2qError("ERR_ABORTED", `Stopped after ${at} of ${iterations} iterations; the ` +
-        "checkpoint is written, --resume goes on from it.", { cause: settings.signal.reason });
+      throw new Spr2qError(
+        "ERR_ABORTED",
+        `Stopped after ${at} of ${iterations} iterations; the ` +
+          "checkpoint is written, --resume goes on from it.",
+        { cause: settings.signal.reason },
+      );
     }
     const { low, high } = source.draw(batch, patch, seed, at);
     const graph = new Graph("recording", memory);
@@ -100,19 +105,35 @@ export async function* pretrain(
     counted++;
     graph.seed(output, gradient);
     graph.backward();
-    const rate = settings.rate * scheduleAt("cosine", at, iterations) * Math.min(1, (at + 1) / WARM_UP);
+    const rate =
+      settings.rate * scheduleAt("cosine", at, iterations) * Math.min(1, (at + 1) / WARM_UP);
     adam.step(graph, rate);
     graph.dispose();
     const done = at + 1;
     if (done % REPORT_EVERY === 0 || done === iterations) {
-      const secondsLeft = ((performance.now() - began) / 1000 / (done - from)) * (iterations - done);
+      const secondsLeft =
+        ((performance.now() - began) / 1000 / (done - from)) * (iterations - done);
       const mean = total / counted;
       if (!Number.isFinite(mean)) {
-        throw new Spr2qError("ERR_NATIVE", `Training diverged before iteration ${done}; lower --rate.`);
+        throw new Spr2qError(
+          "ERR_NATIVE",
+          `Training diverged before iteration ${done}; lower --rate.`,
+        );
       }
-      yield { type: "step", stage: "train", iteration: done, iterations, loss: mean, pixel: mean, feature: 0, rate, secondsLeft };
+      yield {
+        type: "step",
+        stage: "train",
+        iteration: done,
+        iterations,
+        loss: mean,
+        pixel: mean,
+        feature: 0,
+        rate,
+        secondsLeft,
+      };
       [total, counted] = [0, 0];
     }
-    if (done % settings.saveEvery === 0 || done === iterations) yield await settings.save(adam, done);
+    if (done % settings.saveEvery === 0 || done === iterations)
+      yield await settings.save(adam, done);
   }
 }

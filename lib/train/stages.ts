@@ -26,8 +26,16 @@ export interface StageContext {
   /** Steps between calls of `save`; called at the end and on an abort too. */
   readonly saveEvery: number;
   readonly save: (stage: Stage, adam: Adam, iteration: number) => Promise<TrainEvent>;
+  /** Gates and loss at the start of OSRC; a resumed run brings them along, runOsrc sets them. */
+  osrcStart: OsrcStart | null;
   /** dB on a held-out crop, or null where none is held out. */
   readonly heldOut: () => Promise<number> | null;
+}
+
+/** What OSRC must beat, and returns to where it does not. */
+export interface OsrcStart {
+  readonly loss: number;
+  readonly logits: ReadonlyMap<string, Float32Array>;
 }
 
 /** Routing table entry: gates of one rectified layer. */
@@ -45,14 +53,22 @@ const CALIBRATION_BATCHES = 4;
 const EVAL_EVERY = 100;
 
 /** RGT from iteration `from`; `adam` carries the optimiser state of a resumed run. */
-export async function* runRgt(c: StageContext, adam: Adam, from: number): AsyncGenerator<TrainEvent> {
+export async function* runRgt(
+  c: StageContext,
+  adam: Adam,
+  from: number,
+): AsyncGenerator<TrainEvent> {
   yield* runStage(c, "rgt", adam, from, c.recipe.iterations, c.recipe.featureWeight);
 }
 
 export function rgtOptimiser(c: Pick<StageContext, "student" | "recipe" | "source">): Adam {
   const { recipe, student } = c;
   const epsilon = recipe.epsilon(c.source.scale, recipe.patch);
-  return new Adam(trainablesOf(student.sites, recipe), { beta1: recipe.beta1, beta2: recipe.beta2, epsilon });
+  return new Adam(trainablesOf(student.sites, recipe), {
+    beta1: recipe.beta1,
+    beta2: recipe.beta2,
+    epsilon,
+  });
 }
 
 export function osrcOptimiser(c: Pick<StageContext, "student" | "recipe" | "source">): Adam {
@@ -71,12 +87,16 @@ export async function* runOsrc(
   let [lossBefore, lossAfter]: (number | null)[] = [null, null];
   let kept: RoutingTable["kept"] = "trained";
   if (groups.length > 0 && c.recipe.osrcIterations > 0) {
-    const logits = groups.map(([, group]) => Float32Array.from(group.logits.data));
-    lossBefore = calibrationLoss(c);
+    const start = c.osrcStart ?? {
+      loss: calibrationLoss(c),
+      logits: new Map(groups.map(([key, { logits }]) => [key, Float32Array.from(logits.data)])),
+    };
+    c.osrcStart = start;
+    lossBefore = start.loss;
     yield* runStage(c, "osrc", adam, from, c.recipe.osrcIterations, c.recipe.featureWeight);
     lossAfter = calibrationLoss(c);
     if (lossAfter <= lossBefore) kept = "calibrated";
-    else groups.forEach(([, group], i) => group.logits.data.set(logits[i]));
+    else for (const [key, group] of groups) group.logits.data.set(start.logits.get(key)!);
   }
   const layers = Object.fromEntries(groups.map(([key, group]) => [key, gatesOf(group)]));
   return { layers, lossBefore, lossAfter, kept };
@@ -86,7 +106,15 @@ function calibrationLoss(c: StageContext): number {
   let total = 0;
   for (let i = 0; i < CALIBRATION_BATCHES; i++) {
     const { low } = c.source.draw(c.recipe.batch, c.recipe.patch, c.seed + 0xca1, i);
-    total += distill(c.memory, c.teacher, c.student, low, c.recipe.featureWeight, c.seed + i, false).loss;
+    total += distill(
+      c.memory,
+      c.teacher,
+      c.student,
+      low,
+      c.recipe.featureWeight,
+      c.seed + i,
+      false,
+    ).loss;
   }
   return total / CALIBRATION_BATCHES;
 }
@@ -108,14 +136,29 @@ async function* runStage(
     await new Promise((resolve) => setImmediate(resolve));
     if (c.signal?.aborted) {
       yield await c.save(stage, adam, at);
-      throw new Spr2qError("ERR_ABORTED", `Stopped after ${at} of ${iterations} ${stage} iterations; ` +
-        "the checkpoint is written, --resume goes on from it.", { cause: c.signal.reason });
+      throw new Spr2qError(
+        "ERR_ABORTED",
+        `Stopped after ${at} of ${iterations} ${stage} iterations; ` +
+          "the checkpoint is written, --resume goes on from it.",
+        { cause: c.signal.reason },
+      );
     }
     const { low } = c.source.draw(c.recipe.batch, c.recipe.patch, c.seed, offset + at);
-    const losses: Losses = distill(c.memory, c.teacher, c.student, low, featureWeight, offset + at, true);
+    const losses: Losses = distill(
+      c.memory,
+      c.teacher,
+      c.student,
+      low,
+      featureWeight,
+      offset + at,
+      true,
+    );
     if (!Number.isFinite(losses.loss)) {
-      throw new Spr2qError("ERR_NATIVE", `Training diverged at ${stage} iteration ${at}: the loss is ` +
-        `${losses.loss}. Lower the rates of the recipe or choose another --seed.`);
+      throw new Spr2qError(
+        "ERR_NATIVE",
+        `Training diverged at ${stage} iteration ${at}: the loss is ` +
+          `${losses.loss}. Lower the rates of the recipe or choose another --seed.`,
+      );
     }
     const rate = scheduleAt(c.recipe.schedule, at, iterations);
     adam.step(graph, rate);

@@ -14,12 +14,16 @@ import { relativeError } from "../ops/harness.ts";
 import { hasTestData, testData } from "../data.ts";
 
 /** Golden images are NCHW; ours are NHWC. */
-function toChannelsLast(data: ArrayLike<number>, [batch, channels, height, width]: readonly number[]): F32 {
+function toChannelsLast(
+  data: ArrayLike<number>,
+  [batch, channels, height, width]: readonly number[],
+): F32 {
   const result = new Float32Array(data.length);
   const area = height * width;
   for (let b = 0; b < batch; b++) {
     for (let c = 0; c < channels; c++) {
-      for (let i = 0; i < area; i++) result[(b * area + i) * channels + c] = data[(b * channels + c) * area + i];
+      for (let i = 0; i < area; i++)
+        result[(b * area + i) * channels + c] = data[(b * channels + c) * area + i];
     }
   }
   return result;
@@ -39,7 +43,9 @@ interface Golden {
 
 function golden(path: string): Golden {
   const { tensors: stored } = readSafetensors(readFileSync(testData(path)), path);
-  const tensors = new Map([...stored].map(([name, t]) => [name, { shape: t.shape, data: toFloat32(t) }]));
+  const tensors = new Map(
+    [...stored].map(([name, t]) => [name, { shape: t.shape, data: toFloat32(t) }]),
+  );
   const input = tensors.get("input")!;
   const [batch, channels, height, width] = input.shape;
   const routes = tensors.get("routes")!;
@@ -49,7 +55,8 @@ function golden(path: string): Golden {
     input: new Var(toChannelsLast(input.data, input.shape), [batch, height, width, channels]),
     output: toChannelsLast(tensors.get("output")!.data, tensors.get("output")!.shape),
     routes: Array.from({ length: routes.shape[0] }, (_, i) =>
-      Int32Array.from(routes.data.subarray(i * tokens, (i + 1) * tokens))),
+      Int32Array.from(routes.data.subarray(i * tokens, (i + 1) * tokens)),
+    ),
   };
 }
 
@@ -68,22 +75,32 @@ function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
 }
 
 for (const kind of ["argmax", "sample"]) {
-  test.skipIf(!hasTestData)(`x4 forward with replayed routes equals the official one (${kind})`, () => {
-    const g = golden(`golden/mambairv2-light-x4/forward-${kind}.safetensors`);
-    const graph = new Graph("running", new Memory());
-    const trace: Trace = { layers: [], groups: [] };
-    const output = forward(graph, load(4), g.input, new FloatSites(), new Router({ replay: g.routes }), trace);
-    expect(largestDifference(output.data, g.output)).toBeLessThan(1e-4);
-    let compared = 0;
-    for (const [name, { data }] of g.tensors) {
-      const mine = feature(trace, name);
-      if (!mine) continue;
-      compared++;
-      // Features reach thousands; the bound is relative to the largest.
-      expect(relativeError(mine.data, data), name).toBeLessThan(1e-4);
-    }
-    expect(compared).toBeGreaterThanOrEqual(kind === "argmax" ? 4 : 1);
-  });
+  test.skipIf(!hasTestData)(
+    `x4 forward with replayed routes equals the official one (${kind})`,
+    () => {
+      const g = golden(`golden/mambairv2-light-x4/forward-${kind}.safetensors`);
+      const graph = new Graph("running", new Memory());
+      const trace: Trace = { layers: [], groups: [] };
+      const output = forward(
+        graph,
+        load(4),
+        g.input,
+        new FloatSites(),
+        new Router({ replay: g.routes }),
+        trace,
+      );
+      expect(largestDifference(output.data, g.output)).toBeLessThan(1e-4);
+      let compared = 0;
+      for (const [name, { data }] of g.tensors) {
+        const mine = feature(trace, name);
+        if (!mine) continue;
+        compared++;
+        // Features reach thousands; the bound is relative to the largest.
+        expect(relativeError(mine.data, data), name).toBeLessThan(1e-4);
+      }
+      expect(compared).toBeGreaterThanOrEqual(kind === "argmax" ? 4 : 1);
+    },
+  );
 }
 
 test.skipIf(!hasTestData)("free argmax gives every official route whose margin is clear", () => {
@@ -135,11 +152,15 @@ test.skipIf(!hasTestData)("x2 gradients of every parameter equal the official on
   let compared = 0;
   for (const name of net.weights.keys()) {
     const parts = /wqkv\.(weight|bias)$/.test(name)
-      ? ["q", "k", "v"].map((letter) => name.replace(/\.(\w+)$/, `.${letter}.$1`)) : [name];
+      ? ["q", "k", "v"].map((letter) => name.replace(/\.(\w+)$/, `.${letter}.$1`))
+      : [name];
     const values = parts.flatMap((part) => [...(leaves.get(part)!.grad ?? [])]);
     const norm = Math.hypot(...values);
     const wanted = g.tensors.get(`${name}#norm`)!.data[0];
-    expect(Math.abs(norm - wanted) / Math.max(wanted, 1e-12), `${name}: ${norm} for ${wanted}`).toBeLessThan(1e-3);
+    expect(
+      Math.abs(norm - wanted) / Math.max(wanted, 1e-12),
+      `${name}: ${norm} for ${wanted}`,
+    ).toBeLessThan(1e-3);
     const head = g.tensors.get(`${name}#head`)!.data;
     const span = Math.max(...values.map(Math.abs));
     expect(largestDifference(values.slice(0, head.length), head) / span, name).toBeLessThan(1e-3);

@@ -53,7 +53,9 @@ describe.each(everywhere)("routing on %s", (backend) => {
     // logistic, so its distribution function is known at every t.
     const tokens = 20000;
     for (const t of [-3, -1, 0, 2, 5]) {
-      const classes = on(backend, () => route(repeated([-t, 0], tokens), 1, tokens, 2, SAMPLED, 17));
+      const classes = on(backend, () =>
+        route(repeated([-t, 0], tokens), 1, tokens, 2, SAMPLED, 17),
+      );
       const share = classes.filter((c) => c === 0).length / tokens;
       const expected = 1 / (1 + Math.exp(t));
       const deviation = Math.sqrt((expected * (1 - expected)) / tokens);
@@ -66,7 +68,12 @@ describe.each(everywhere)("routing on %s", (backend) => {
     const draw = (seed: number, tile: number, layer: number) =>
       on(backend, () => route(flat, 2, 300, 16, SAMPLED, seed, tile, layer));
     const base = draw(1, 0, 0);
-    for (const other of [draw(2, 0, 0), draw(1, 2 ** 40, 0), draw(1, 0, 1), draw(1 + 2 ** 33, 0, 0)]) {
+    for (const other of [
+      draw(2, 0, 0),
+      draw(1, 2 ** 40, 0),
+      draw(1, 0, 1),
+      draw(1 + 2 ** 33, 0, 0),
+    ]) {
       const same = base.filter((c, i) => c === other[i]).length / base.length;
       expect(same).toBeLessThan(0.13); // 1/16 by chance
     }
@@ -201,16 +208,19 @@ describe.each(everywhere)("sorting tokens on %s", (backend) => {
     [3, 257, 7],
     [2, 9000, 64],
     [1, 4096, 3],
-  ])("%i x %i tokens of %i classes: a permutation per sample, by class, ties in order", (batch, tokens, count) => {
-    const classes = draws(batch * tokens, count, 8);
-    const order = on(backend, () => sortTokens(classes, batch, tokens, count));
-    for (let b = 0; b < batch; b++) {
-      const expected = Array.from({ length: tokens }, (_, n) => b * tokens + n).sort(
-        (i, j) => classes[i] - classes[j] || i - j,
-      );
-      expect([...order.subarray(b * tokens, (b + 1) * tokens)]).toEqual(expected);
-    }
-  });
+  ])(
+    "%i x %i tokens of %i classes: a permutation per sample, by class, ties in order",
+    (batch, tokens, count) => {
+      const classes = draws(batch * tokens, count, 8);
+      const order = on(backend, () => sortTokens(classes, batch, tokens, count));
+      for (let b = 0; b < batch; b++) {
+        const expected = Array.from({ length: tokens }, (_, n) => b * tokens + n).sort(
+          (i, j) => classes[i] - classes[j] || i - j,
+        );
+        expect([...order.subarray(b * tokens, (b + 1) * tokens)]).toEqual(expected);
+      }
+    },
+  );
 
   test("classes out of range count as the nearest one", () => {
     const order = on(backend, () => sortTokens(Int32Array.of(9, -3, 1, 0, 1 << 30), 1, 5, 2));

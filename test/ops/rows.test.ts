@@ -20,21 +20,24 @@ describe.each(["reference", ...fastBackends])("rows on %s", (backend) => {
     [300, 19],
     [2100, 48],
     [1025, 24],
-  ])("gathering %i rows of %i takes row index[i], and scattering puts it back", (rows, channels) => {
-    const x = random(rows * channels, 1);
-    const index = permutation(rows, 2);
-    const [gathered, back] = [zeros(x.length), zeros(x.length)];
-    on(backend, () => {
-      native().gatherRows(x, index, gathered, rows, channels);
-      native().scatterRows(gathered, index, back, rows, channels);
-    });
-    const expected = x.map((_, at) => {
-      const i = Math.floor(at / channels);
-      return x[index[i] * channels + (at % channels)];
-    });
-    expect(gathered).toEqual(expected);
-    expect(back).toEqual(x);
-  });
+  ])(
+    "gathering %i rows of %i takes row index[i], and scattering puts it back",
+    (rows, channels) => {
+      const x = random(rows * channels, 1);
+      const index = permutation(rows, 2);
+      const [gathered, back] = [zeros(x.length), zeros(x.length)];
+      on(backend, () => {
+        native().gatherRows(x, index, gathered, rows, channels);
+        native().scatterRows(gathered, index, back, rows, channels);
+      });
+      const expected = x.map((_, at) => {
+        const i = Math.floor(at / channels);
+        return x[index[i] * channels + (at % channels)];
+      });
+      expect(gathered).toEqual(expected);
+      expect(back).toEqual(x);
+    },
+  );
 
   test("an index outside the tensor skips its row and touches nothing else", () => {
     const x = Float32Array.of(1, 2, 3, 4, 5, 6);

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import type { F32 } from "../../binding.d.ts";
-import { native } from "../../lib/binding.ts";
 import { fastBackends, on, relativeError, zeros } from "./harness.ts";
 import {
   everyBackend,

@@ -33,11 +33,19 @@ function deviatingRows(a: F32, b: F32, headDim: number): { share: number; worst:
 }
 
 describe("the reference of window attention", () => {
-  test.each(shapes)("agrees with rolling and partitioning by hand: $height x $width, window $window", (s) => {
-    const o = operands(s, 11);
-    const expected = attention(s, o, (p) => p);
-    expect(relativeError(on("reference", () => attend(s, o)), expected)).toBeLessThan(1e-6);
-  });
+  test.each(shapes)(
+    "agrees with rolling and partitioning by hand: $height x $width, window $window",
+    (s) => {
+      const o = operands(s, 11);
+      const expected = attention(s, o, (p) => p);
+      expect(
+        relativeError(
+          on("reference", () => attend(s, o)),
+          expected,
+        ),
+      ).toBeLessThan(1e-6);
+    },
+  );
 
   test("half-exponent weights are the squared codes over their sum", () => {
     const s = shapes[4];
@@ -48,7 +56,12 @@ describe("the reference of window attention", () => {
       const total = squares.reduce((a, b) => a + b, 0);
       return squares.map((x) => x / total);
     });
-    expect(relativeError(on("reference", () => attend(s, o, HALF, 2)), expected)).toBeLessThan(1e-6);
+    expect(
+      relativeError(
+        on("reference", () => attend(s, o, HALF, 2)),
+        expected,
+      ),
+    ).toBeLessThan(1e-6);
   });
 
   test("uniform weights lie on the grid between the bounds", () => {
@@ -68,7 +81,15 @@ describe("the reference of window attention", () => {
 
 describe.each(everywhere)("window attention on %s", (backend) => {
   test("the relative bias of (query 0, key 0), (0, 255), (255, 0) is table row 480, 0, 960", () => {
-    const s: Shape = { batch: 1, height: 16, width: 16, heads: 1, headDim: 2, window: 16, shift: 0 };
+    const s: Shape = {
+      batch: 1,
+      height: 16,
+      width: 16,
+      heads: 1,
+      headDim: 2,
+      window: 16,
+      shift: 0,
+    };
     for (const [row, query, key] of [
       [480, 0, 0],
       [0, 0, 255],
@@ -84,7 +105,15 @@ describe.each(everywhere)("window attention on %s", (backend) => {
   });
 
   test("a shifted window never mixes pixels from opposite borders", () => {
-    const s: Shape = { batch: 1, height: 16, width: 16, heads: 1, headDim: 1, window: 16, shift: 8 };
+    const s: Shape = {
+      batch: 1,
+      height: 16,
+      width: 16,
+      heads: 1,
+      headDim: 1,
+      window: 16,
+      shift: 8,
+    };
     const v = zeros(256).map((_, i) => (i >> 4 < 8 ? 1 : -1)); // +1 in the upper half, -1 below
     const y = on(backend, () => attend(s, { q: zeros(256), k: zeros(256), v, table: zeros(961) }));
     expect(relativeError(y, v)).toBeLessThan(1e-6);
@@ -205,7 +234,10 @@ describe.each(fastBackends)("window attention on codes: %s has the reference's b
     for (const s of shapes) {
       const c = codes(s, codeBits, 71);
       const expected = on("reference", () => attendCodes(s, c, codeBits, mode, bits));
-      expect(on(backend, () => attendCodes(s, c, codeBits, mode, bits)), name(s)).toEqual(expected);
+      expect(
+        on(backend, () => attendCodes(s, c, codeBits, mode, bits)),
+        name(s),
+      ).toEqual(expected);
     }
   });
 });

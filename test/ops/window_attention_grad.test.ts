@@ -18,7 +18,14 @@ interface Gradients {
   readonly bounds: F32;
 }
 
-function gradients(s: Shape, o: Operands, gy: F32, mode = FLOAT, bits = 4, bounds?: F32): Gradients {
+function gradients(
+  s: Shape,
+  o: Operands,
+  gy: F32,
+  mode = FLOAT,
+  bits = 4,
+  bounds?: F32,
+): Gradients {
   const n = tokensOf(s);
   const g = { q: zeros(n), k: zeros(n), v: zeros(n), table: zeros(tableOf(s)), bounds: zeros(2) };
   const { q, k, v, table } = o;
@@ -34,7 +41,9 @@ function compare(loss: () => number, o: Operands, g: Gradients, wanted: readonly
   for (const key of ["q", "k", "v", "table"] as const) {
     if (!wanted.includes(key)) continue;
     const step = Math.max(1, Math.floor(o[key].length / 40));
-    const positions = Array.from({ length: o[key].length }, (_, i) => i).filter((i) => i % step === 0);
+    const positions = Array.from({ length: o[key].length }, (_, i) => i).filter(
+      (i) => i % step === 0,
+    );
     worst = Math.max(worst, finiteDifferenceError(loss, o[key], g[key], positions, 1e-3));
   }
   return worst;
@@ -47,10 +56,11 @@ describe("gradients of window attention, reference against central differences",
     const o = operands(small, 1);
     const gy = random(tokensOf(small), 9);
     const g = on("reference", () => gradients(small, o, gy));
-    const loss = () => dot(
-      attention(small, o, (p) => p),
-      gy,
-    );
+    const loss = () =>
+      dot(
+        attention(small, o, (p) => p),
+        gy,
+      );
     expect(compare(loss, o, g, ["q", "k", "v", "table"])).toBeLessThan(1e-4);
   });
 
@@ -68,12 +78,13 @@ describe("gradients of window attention, reference against central differences",
       });
       return p;
     });
-    const loss = () => dot(
-      attention(small, o, (p, row) =>
-        p.map((x, j) => clip(x) + (bounds[1] - bounds[0]) * residual[row][j]),
-      ),
-      gy,
-    );
+    const loss = () =>
+      dot(
+        attention(small, o, (p, row) =>
+          p.map((x, j) => clip(x) + (bounds[1] - bounds[0]) * residual[row][j]),
+        ),
+        gy,
+      );
     const kept = Float32Array.from(bounds);
     const g = on("reference", () => gradients(small, o, gy, UNIFORM, 4, kept));
     expect(compare(loss, o, g, ["q", "k", "v", "table"])).toBeLessThan(1e-4);
@@ -98,50 +109,54 @@ describe("gradients of window attention, reference against central differences",
   });
 });
 
-describe.each(fastBackends)("gradients of window attention on %s against the reference", (backend) => {
-  test.each(shapes.filter((_, i) => i !== 1))("float: %j", (s) => {
-    const o = operands(s, 31, 1.5);
-    const gy = random(tokensOf(s), 9);
-    const expected = on("reference", () => gradients(s, o, gy));
-    const g = on(backend, () => gradients(s, o, gy));
-    for (const key of ["q", "k", "v", "table"] as const) {
-      // One key has no gradient through its softmax: only rounding is left there.
-      if (s.window > 1 || key === "v") expect(relativeError(g[key], expected[key])).toBeLessThan(1e-5);
-    }
-  });
-
-  test.each([
-    [UNIFORM, 4],
-    [HALF, 4],
-    [HALF, 1],
-  ])("mode %i at %i bits", (mode, bits) => {
-    for (const s of [shapes[2], shapes[4], shapes[5]]) {
-      const o = operands(s, 41, 1.5);
+describe.each(fastBackends)(
+  "gradients of window attention on %s against the reference",
+  (backend) => {
+    test.each(shapes.filter((_, i) => i !== 1))("float: %j", (s) => {
+      const o = operands(s, 31, 1.5);
       const gy = random(tokensOf(s), 9);
-      const bounds = Float32Array.of(0.004, 0.3);
-      const expected = on("reference", () => gradients(s, o, gy, mode, bits, bounds));
-      const g = on(backend, () => gradients(s, o, gy, mode, bits, bounds));
-      for (const key of ["q", "k", "table"] as const) {
-        expect(relativeError(g[key], expected[key])).toBeLessThan(2e-5);
+      const expected = on("reference", () => gradients(s, o, gy));
+      const g = on(backend, () => gradients(s, o, gy));
+      for (const key of ["q", "k", "v", "table"] as const) {
+        // One key has no gradient through its softmax: only rounding is left there.
+        if (s.window > 1 || key === "v")
+          expect(relativeError(g[key], expected[key])).toBeLessThan(1e-5);
       }
-      // P itself is rounded: a tie that falls the other way moves one weight by one code.
-      expect(relativeError(g.v, expected.v)).toBeLessThan(0.05);
-      const off = g.v.filter((x, i) => Math.abs(x - expected.v[i]) > 1e-4).length;
-      expect(off / g.v.length).toBeLessThan(0.02);
-      if (mode === UNIFORM) expect(relativeError(g.bounds, expected.bounds)).toBeLessThan(1e-3);
-    }
-  });
-
-  test("one thread and two give the same bits", () => {
-    const s: Shape = { ...shapes[2], height: 40, width: 24 };
-    const o = operands(s, 51);
-    const gy = random(tokensOf(s), 9);
-    const before = native().threads();
-    const [one, two] = [1, 2].map((count) => {
-      native().threads(count);
-      return on(backend, () => gradients(s, o, gy, UNIFORM, 4, Float32Array.of(0.01, 0.1)));
     });
-    native().threads(before);
-    expect(two).toEqual(one);
-  });
-});
+
+    test.each([
+      [UNIFORM, 4],
+      [HALF, 4],
+      [HALF, 1],
+    ])("mode %i at %i bits", (mode, bits) => {
+      for (const s of [shapes[2], shapes[4], shapes[5]]) {
+        const o = operands(s, 41, 1.5);
+        const gy = random(tokensOf(s), 9);
+        const bounds = Float32Array.of(0.004, 0.3);
+        const expected = on("reference", () => gradients(s, o, gy, mode, bits, bounds));
+        const g = on(backend, () => gradients(s, o, gy, mode, bits, bounds));
+        for (const key of ["q", "k", "table"] as const) {
+          expect(relativeError(g[key], expected[key])).toBeLessThan(2e-5);
+        }
+        // P itself is rounded: a tie that falls the other way moves one weight by one code.
+        expect(relativeError(g.v, expected.v)).toBeLessThan(0.05);
+        const off = g.v.filter((x, i) => Math.abs(x - expected.v[i]) > 1e-4).length;
+        expect(off / g.v.length).toBeLessThan(0.02);
+        if (mode === UNIFORM) expect(relativeError(g.bounds, expected.bounds)).toBeLessThan(1e-3);
+      }
+    });
+
+    test("one thread and two give the same bits", () => {
+      const s: Shape = { ...shapes[2], height: 40, width: 24 };
+      const o = operands(s, 51);
+      const gy = random(tokensOf(s), 9);
+      const before = native().threads();
+      const [one, two] = [1, 2].map((count) => {
+        native().threads(count);
+        return on(backend, () => gradients(s, o, gy, UNIFORM, 4, Float32Array.of(0.01, 0.1)));
+      });
+      native().threads(before);
+      expect(two).toEqual(one);
+    });
+  },
+);

@@ -94,9 +94,15 @@ export function attention(
         const places: { y: number; x: number; at: number; label: number }[] = [];
         for (let y0 = 0; y0 < w; y0++) {
           for (let x0 = 0; x0 < w; x0++) {
-            const image = ((top + y0 + shift) % s.height) * s.width + ((left + x0 + shift) % s.width);
+            const image =
+              ((top + y0 + shift) % s.height) * s.width + ((left + x0 + shift) % s.width);
             const label = 3 * band(top + y0, s.height, s) + band(left + x0, s.width, s);
-            places.push({ y: y0, x: x0, at: (sample * s.height * s.width + image) * stride, label });
+            places.push({
+              y: y0,
+              x: x0,
+              at: (sample * s.height * s.width + image) * stride,
+              label,
+            });
           }
         }
         for (let head = 0; head < heads; head++) {

@@ -7,7 +7,8 @@ import { forward } from "../../lib/models/mambairv2.ts";
 import { FloatSites } from "../../lib/models/sites.ts";
 import { Router } from "../../lib/nn/routing.ts";
 import type { Codes } from "../../lib/quant/codes.ts";
-import { packCodes, packStudent, unpackCodes, unpackModel } from "../../lib/quant/pack.ts";
+import { packCodes, unpackCodes } from "../../lib/quant/bitpack.ts";
+import { packStudent, unpackModel } from "../../lib/quant/pack.ts";
 import { policyFor, type Scope } from "../../lib/quant/policy.ts";
 import { RECIPES } from "../../lib/quant/recipes.ts";
 import { createStudent, type Student } from "../../lib/quant/student.ts";
@@ -16,8 +17,15 @@ import { random } from "../ops/harness.ts";
 import { pictures, tinyNet } from "../tiny_net.ts";
 
 function student(bits: number, scope: Scope): Student {
-  const made = createStudent(new Memory(), tinyNet(), policyFor(scope, bits), RECIPES.best,
-    { experts: 2, rank: 2 }, pictures(2, 32, 3), 0);
+  const made = createStudent(
+    new Memory(),
+    tinyNet(),
+    policyFor(scope, bits),
+    RECIPES.best,
+    { experts: 2, rank: 2 },
+    pictures(2, 32, 3),
+    0,
+  );
   // Rectifiers start as nothing; give them something to merge.
   let seed = 50;
   for (const group of made.sites.rectifiers.values()) {
@@ -28,11 +36,20 @@ function student(bits: number, scope: Scope): Student {
 }
 
 /** Codes of every site in one pass of the training graph. */
-function codesOf({ net, sites }: Student): { codes: Map<string, Uint8Array>; pixels: Float32Array } {
+function codesOf({ net, sites }: Student): {
+  codes: Map<string, Uint8Array>;
+  pixels: Float32Array;
+} {
   const graph = new Graph("running", new Memory());
   const codes = new Map<string, Uint8Array>();
   sites.tap = (site: string, value: Codes) => codes.set(site, Uint8Array.from(value.codes));
-  const output = forward(graph, net, pictures(1, 24, 9), sites, new Router({ mode: "sampled", seed: 5 }));
+  const output = forward(
+    graph,
+    net,
+    pictures(1, 24, 9),
+    sites,
+    new Router({ mode: "sampled", seed: 5 }),
+  );
   sites.tap = null;
   return { codes, pixels: Float32Array.from(output.data) };
 }
@@ -68,7 +85,10 @@ for (const scope of ["best", "table4", "released"] as const) {
 test("codes of every width survive packing, also when a row does not fill its last byte", () => {
   for (const bits of [1, 2, 4, 8]) {
     for (const columns of [1, 3, 9, 25, 48]) {
-      const codes = Uint8Array.from(random(5 * columns, bits * 100 + columns, 0, 2 ** bits - 1e-3), Math.floor);
+      const codes = Uint8Array.from(
+        random(5 * columns, bits * 100 + columns, 0, 2 ** bits - 1e-3),
+        Math.floor,
+      );
       const packed = packCodes(codes, 5, columns, bits);
       expect(packed.length).toBe(5 * Math.ceil((columns * bits) / 8));
       expect(unpackCodes(packed, 5, columns, bits)).toEqual(codes);
@@ -86,7 +106,9 @@ test("a quantised file with a missing tensor, a foreign one or another version i
   tensors.set(key, kept);
   tensors.set("stranger", kept);
   expect(() => unpackModel(tensors, metadata, "packed")).toThrow(/unexpected tensor "stranger"/);
-  expect(() => unpackModel(tensors, { ...metadata, format_version: "99" }, "packed")).toThrow(/format version/);
+  expect(() => unpackModel(tensors, { ...metadata, format_version: "99" }, "packed")).toThrow(
+    /format version/,
+  );
 });
 
 test("the float plan gives the pixels of the running graph, sampled and argmax", async () => {

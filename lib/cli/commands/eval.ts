@@ -10,7 +10,10 @@ export function parseTiling(text: string): Tiling {
   if (text === "none" || text === "official") return text;
   const side = Number(text);
   if (Number.isInteger(side) && side >= 16) return side;
-  throw new Spr2qError("ERR_USAGE", `--tile: expected none, official or a side of at least 16, got ${text}.`);
+  throw new Spr2qError(
+    "ERR_USAGE",
+    `--tile: expected none, official or a side of at least 16, got ${text}.`,
+  );
 }
 
 export const command = defineCommand({
@@ -18,13 +21,54 @@ export const command = defineCommand({
   summary: "measure PSNR and SSIM on a folder of images",
   usage: "--model M|bicubic --hr DIR [--lr DIR] [--scale S]",
   options: [
-    { name: "model", type: "string", required: true, value: "FILE", help: 'model file, or "bicubic"' },
-    { name: "hr", type: "string", required: true, value: "DIR", help: "folder of high-resolution PNGs" },
-    { name: "lr", type: "string", value: "DIR", help: "their low-resolution twins (default: made by MATLAB's bicubic)" },
-    { name: "scale", type: "choice", choices: [2, 3, 4], help: "factor, for bicubic; models know theirs" },
-    { name: "routing", type: "choice", choices: ["sampled", "argmax"], default: "sampled", help: "how tokens choose prompts" },
-    { name: "seed", type: "integer", min: 0, max: 2147483647, default: 0, help: "seed of the sampled routing" },
-    { name: "tile", type: "string", default: "none", value: "T", help: "none, official (MambaIRv2's rule) or a side" },
+    {
+      name: "model",
+      type: "string",
+      required: true,
+      value: "FILE",
+      help: 'model file, or "bicubic"',
+    },
+    {
+      name: "hr",
+      type: "string",
+      required: true,
+      value: "DIR",
+      help: "folder of high-resolution PNGs",
+    },
+    {
+      name: "lr",
+      type: "string",
+      value: "DIR",
+      help: "their low-resolution twins (default: made by MATLAB's bicubic)",
+    },
+    {
+      name: "scale",
+      type: "choice",
+      choices: [2, 3, 4],
+      help: "factor, for bicubic; models know theirs",
+    },
+    {
+      name: "routing",
+      type: "choice",
+      choices: ["sampled", "argmax"],
+      default: "sampled",
+      help: "how tokens choose prompts",
+    },
+    {
+      name: "seed",
+      type: "integer",
+      min: 0,
+      max: 2147483647,
+      default: 0,
+      help: "seed of the sampled routing",
+    },
+    {
+      name: "tile",
+      type: "string",
+      default: "none",
+      value: "T",
+      help: "none, official (MambaIRv2's rule) or a side",
+    },
   ],
   async run(ctx) {
     const { options } = ctx;
@@ -33,7 +77,10 @@ export const command = defineCommand({
     const scale = model?.net.config.scale ?? (options.scale as number | undefined);
     if (!scale) throw new Spr2qError("ERR_USAGE", "--model bicubic needs --scale 2, 3 or 4.");
     if (options.scale && options.scale !== scale) {
-      throw new Spr2qError("ERR_USAGE", `--scale ${options.scale}: ${options.model} is a x${scale} model.`);
+      throw new Spr2qError(
+        "ERR_USAGE",
+        `--scale ${options.scale}: ${options.model} is a x${scale} model.`,
+      );
     }
     const result = await evaluateFolder(model, scale, options.hr, options.lr, {
       tiling: parseTiling(options.tile),
@@ -47,7 +94,9 @@ export const command = defineCommand({
     for (const { name, psnr, ssim } of result.images) {
       ctx.out(`${name.padEnd(16)} ${psnr.toFixed(3)} dB  SSIM ${ssim.toFixed(4)}`);
     }
-    ctx.out(`${"mean".padEnd(16)} ${result.psnr.toFixed(3)} dB  SSIM ${result.ssim.toFixed(4)}  (${result.seconds.toFixed(1)} s)`);
+    ctx.out(
+      `${"mean".padEnd(16)} ${result.psnr.toFixed(3)} dB  SSIM ${result.ssim.toFixed(4)}  (${result.seconds.toFixed(1)} s)`,
+    );
     const { model: name, routing, seed, tile } = options;
     ctx.result({ ...result, model: name, scale, routing, seed, tile });
   },

@@ -21,24 +21,127 @@ export const command = defineCommand({
   summary: "quantise a network's weights and activations to 8, 4, 2 or 1 bit",
   usage: "--model FP --bits 8|4|2|1 --train DIR --out DIR",
   options: [
-    { name: "model", type: "string", required: true, value: "FILE", help: "full-precision .pth or .safetensors" },
-    { name: "bits", type: "integer", required: true, help: "bits of weights and activations: 8, 4, 2 or 1" },
-    { name: "train", type: "string", required: true, value: "DIR", help: "folder of HR PNGs for calibration and training" },
-    { name: "out", type: "string", required: true, value: "DIR", help: "folder for model, table, log and report" },
-    { name: "recipe", type: "choice", choices: ["best", "quick", "paper", "released"], default: "best", help: "schedule, rates and losses" },
-    { name: "scope", type: "choice", choices: ["best", "table4", "released"], default: "best", help: "which sites are quantised" },
-    { name: "method", type: "choice", choices: ["spr2q"], default: "spr2q", help: "quantisation method" },
+    {
+      name: "model",
+      type: "string",
+      required: true,
+      value: "FILE",
+      help: "full-precision .pth or .safetensors",
+    },
+    {
+      name: "bits",
+      type: "integer",
+      required: true,
+      help: "bits of weights and activations: 8, 4, 2 or 1",
+    },
+    {
+      name: "train",
+      type: "string",
+      required: true,
+      value: "DIR",
+      help: "folder of HR PNGs for calibration and training",
+    },
+    {
+      name: "out",
+      type: "string",
+      required: true,
+      value: "DIR",
+      help: "folder for model, table, log and report",
+    },
+    {
+      name: "recipe",
+      type: "choice",
+      choices: ["best", "quick", "paper", "released"],
+      default: "best",
+      help: "schedule, rates and losses",
+    },
+    {
+      name: "scope",
+      type: "choice",
+      choices: ["best", "table4", "released"],
+      default: "best",
+      help: "which sites are quantised",
+    },
+    {
+      name: "method",
+      type: "choice",
+      choices: ["spr2q"],
+      default: "spr2q",
+      help: "quantisation method",
+    },
     { name: "rank", type: "integer", min: 1, max: 64, default: 8, help: "rank of a rectifier" },
-    { name: "rectifiers", type: "integer", min: 0, max: 32, default: 4, help: "rectifiers a layer; 0 trains bounds only, 1 is PQFR" },
-    { name: "iterations", type: "integer", min: 0, max: 10_000_000, help: "RGT steps (default: the recipe's)" },
-    { name: "osrc", type: "integer", min: 0, max: 10_000_000, help: "OSRC steps (default: the recipe's)" },
-    { name: "batch", type: "integer", min: 1, max: 256, help: "patches a step (default: the recipe's)" },
-    { name: "patch", type: "integer", min: 16, max: 512, help: "LR pixels a side of a patch (default: the recipe's)" },
-    { name: "seed", type: "integer", min: 0, max: 2147483647, default: 0, help: "seed of everything random" },
-    { name: "half-exponent", type: "choice", choices: ["auto", "on", "off"], default: "auto", help: "softmax codes as half exponents (auto: on in scope best)" },
-    { name: "offsets", type: "choice", choices: ["auto", "on", "off"], default: "auto", help: "activation offsets per channel" },
-    { name: "row-bounds", type: "choice", choices: ["auto", "on", "off"], default: "auto", help: "weight bounds per output channel" },
-    { name: "device", type: "choice", choices: ["auto", "cpu", "cuda"], default: "auto", help: "where to run" },
+    {
+      name: "rectifiers",
+      type: "integer",
+      min: 0,
+      max: 32,
+      default: 4,
+      help: "rectifiers a layer; 0 trains bounds only, 1 is PQFR",
+    },
+    {
+      name: "iterations",
+      type: "integer",
+      min: 0,
+      max: 10_000_000,
+      help: "RGT steps (default: the recipe's)",
+    },
+    {
+      name: "osrc",
+      type: "integer",
+      min: 0,
+      max: 10_000_000,
+      help: "OSRC steps (default: the recipe's)",
+    },
+    {
+      name: "batch",
+      type: "integer",
+      min: 1,
+      max: 256,
+      help: "patches a step (default: the recipe's)",
+    },
+    {
+      name: "patch",
+      type: "integer",
+      min: 16,
+      max: 512,
+      help: "LR pixels a side of a patch (default: the recipe's)",
+    },
+    {
+      name: "seed",
+      type: "integer",
+      min: 0,
+      max: 2147483647,
+      default: 0,
+      help: "seed of everything random",
+    },
+    {
+      name: "half-exponent",
+      type: "choice",
+      choices: ["auto", "on", "off"],
+      default: "auto",
+      help: "softmax codes as half exponents (auto: on in scope best)",
+    },
+    {
+      name: "offsets",
+      type: "choice",
+      choices: ["auto", "on", "off"],
+      default: "auto",
+      help: "activation offsets per channel",
+    },
+    {
+      name: "row-bounds",
+      type: "choice",
+      choices: ["auto", "on", "off"],
+      default: "auto",
+      help: "weight bounds per output channel",
+    },
+    {
+      name: "device",
+      type: "choice",
+      choices: ["auto", "cpu", "cuda"],
+      default: "auto",
+      help: "where to run",
+    },
     { name: "resume", type: "boolean", help: "go on from OUT/checkpoint.safetensors" },
   ],
   async run(ctx) {
@@ -47,19 +150,39 @@ export const command = defineCommand({
       throw expected("ERR_ARGUMENT", "--bits", "8, 4, 2 or 1", `${options.bits}`);
     }
     if (options.device === "cuda") {
-      throw new Spr2qError("ERR_GPU_UNAVAILABLE", "--device cuda: this version has no CUDA backend. Use --device cpu.");
+      throw new Spr2qError(
+        "ERR_GPU_UNAVAILABLE",
+        "--device cuda: this version has no CUDA backend. Use --device cpu.",
+      );
     }
     if (options.recipe === "paper") {
-      throw new Spr2qError("ERR_CONFIG", "--recipe paper needs the input-dependent gate, which this version does " +
-        "not have yet; expected best, quick or released.");
+      throw new Spr2qError(
+        "ERR_CONFIG",
+        "--recipe paper needs the input-dependent gate, which this version does " +
+          "not have yet; expected best, quick or released.",
+      );
     }
     const model = await openModel(options.model);
     const run = quantizeModel(model, {
-      bits: options.bits, train: options.train, out: options.out,
-      recipe: options.recipe as RecipeName, scope: options.scope as Scope,
-      leads: { halfExponent: switchOf(options["half-exponent"]), channelOffsets: switchOf(options.offsets), rowBounds: switchOf(options["row-bounds"]) },
-      rank: options.rank, rectifiers: options.rectifiers, iterations: options.iterations, osrc: options.osrc,
-      batch: options.batch, patch: options.patch, seed: options.seed, resume: options.resume, signal: ctx.signal,
+      bits: options.bits,
+      train: options.train,
+      out: options.out,
+      recipe: options.recipe as RecipeName,
+      scope: options.scope as Scope,
+      leads: {
+        halfExponent: switchOf(options["half-exponent"]),
+        channelOffsets: switchOf(options.offsets),
+        rowBounds: switchOf(options["row-bounds"]),
+      },
+      rank: options.rank,
+      rectifiers: options.rectifiers,
+      iterations: options.iterations,
+      osrc: options.osrc,
+      batch: options.batch,
+      patch: options.patch,
+      seed: options.seed,
+      resume: options.resume,
+      signal: ctx.signal,
       version: packageVersion(),
     });
     const events: TrainEvent[] = [];
@@ -70,15 +193,37 @@ export const command = defineCommand({
       events.push(event);
       if (event.type === "eval") note = `, ${event.psnr.toFixed(2)} dB held out`;
       if (event.type === "step") {
-        ctx.progress.update({ label: event.stage, done: event.iteration, total: event.iterations, unit: "iterations", note: `loss ${event.loss.toFixed(5)}${note}` });
+        ctx.progress.update({
+          label: event.stage,
+          done: event.iteration,
+          total: event.iterations,
+          unit: "iterations",
+          note: `loss ${event.loss.toFixed(5)}${note}`,
+        });
       }
     }
     ctx.progress.finish();
     const result: QuantizeResult = step.value;
-    await writeRunReport(options.out, { title: `${options.bits}-bit ${options.model}`, command: "spr2q quantize", events, table: result.table });
+    await writeRunReport(options.out, {
+      title: `${options.bits}-bit ${options.model}`,
+      command: "spr2q quantize",
+      events,
+      table: result.table,
+    });
     const { model: file, bytes, seconds, table } = result;
-    ctx.out(`${file}: ${(bytes / 2 ** 20).toFixed(3)} MiB at ${options.bits} bit, scope ${options.scope}, recipe ${options.recipe} (${seconds.toFixed(0)} s)`);
+    ctx.out(
+      `${file}: ${(bytes / 2 ** 20).toFixed(3)} MiB at ${options.bits} bit, scope ${options.scope}, recipe ${options.recipe} (${seconds.toFixed(0)} s)`,
+    );
     ctx.out(`${options.out}: table.json (gates ${table.kept}), log.jsonl, report.html`);
-    ctx.result({ model: file, bytes, bits: options.bits, scope: options.scope, recipe: options.recipe, seed: options.seed, seconds, table });
+    ctx.result({
+      model: file,
+      bytes,
+      bits: options.bits,
+      scope: options.scope,
+      recipe: options.recipe,
+      seed: options.seed,
+      seconds,
+      table,
+    });
   },
 });

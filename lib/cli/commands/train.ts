@@ -27,14 +27,27 @@ async function readConfig(path: string | undefined, scale: number): Promise<Mamb
       throw expected("ERR_CONFIG", `${path}: key`, Object.keys(base).join(", "), `"${key}"`);
     }
     const sides = Array.isArray(value) ? value : [value];
-    if (Array.isArray(value) !== (key === "depths") || !sides.length || !sides.every((n) => Number.isInteger(n) && n > 0 && n <= 1024)) {
-      throw expected("ERR_CONFIG", `${path}: "${key}"`, key === "depths" ? "a list of whole numbers" : "a whole number", JSON.stringify(value));
+    if (
+      Array.isArray(value) !== (key === "depths") ||
+      !sides.length ||
+      !sides.every((n) => Number.isInteger(n) && n > 0 && n <= 1024)
+    ) {
+      throw expected(
+        "ERR_CONFIG",
+        `${path}: "${key}"`,
+        key === "depths" ? "a list of whole numbers" : "a whole number",
+        JSON.stringify(value),
+      );
     }
   }
   const config = { ...base, ...given, scale } as MambaConfig;
   if (config.channels % config.heads !== 0 || config.hidden % 2 !== 0 || config.window % 2 !== 0) {
-    throw expected("ERR_CONFIG", `${path}`, "channels divisible by heads, even hidden and window",
-      `channels ${config.channels}, heads ${config.heads}, hidden ${config.hidden}, window ${config.window}`);
+    throw expected(
+      "ERR_CONFIG",
+      `${path}`,
+      "channels divisible by heads, even hidden and window",
+      `channels ${config.channels}, heads ${config.heads}, hidden ${config.hidden}, window ${config.window}`,
+    );
   }
   return config;
 }
@@ -44,16 +57,61 @@ export const command = defineCommand({
   summary: "train a full-precision network",
   usage: "--arch mambairv2 --scale S --train DIR --out DIR [--config FILE]",
   options: [
-    { name: "arch", type: "choice", choices: ["mambairv2"], default: "mambairv2", help: "architecture" },
+    {
+      name: "arch",
+      type: "choice",
+      choices: ["mambairv2"],
+      default: "mambairv2",
+      help: "architecture",
+    },
     { name: "scale", type: "choice", choices: [2, 3, 4], default: 2, help: "upscaling factor" },
-    { name: "config", type: "string", value: "FILE", help: "JSON with sizes that differ from MambaIRv2-light" },
+    {
+      name: "config",
+      type: "string",
+      value: "FILE",
+      help: "JSON with sizes that differ from MambaIRv2-light",
+    },
     { name: "train", type: "string", required: true, value: "DIR", help: "folder of HR PNGs" },
-    { name: "out", type: "string", required: true, value: "DIR", help: "folder for model, log and checkpoint" },
-    { name: "iterations", type: "integer", min: 1, max: 10_000_000, default: 10_000, help: "optimiser steps" },
+    {
+      name: "out",
+      type: "string",
+      required: true,
+      value: "DIR",
+      help: "folder for model, log and checkpoint",
+    },
+    {
+      name: "iterations",
+      type: "integer",
+      min: 1,
+      max: 10_000_000,
+      default: 10_000,
+      help: "optimiser steps",
+    },
     { name: "batch", type: "integer", min: 1, max: 256, default: 8, help: "patches a step" },
-    { name: "patch", type: "integer", min: 16, max: 512, default: 48, help: "LR pixels a side of a patch" },
-    { name: "rate", type: "number", min: 1e-7, max: 1, default: 5e-4, help: "largest learning rate" },
-    { name: "seed", type: "integer", min: 0, max: 2147483647, default: 0, help: "seed of everything random" },
+    {
+      name: "patch",
+      type: "integer",
+      min: 16,
+      max: 512,
+      default: 48,
+      help: "LR pixels a side of a patch",
+    },
+    {
+      name: "rate",
+      type: "number",
+      min: 1e-7,
+      max: 1,
+      default: 5e-4,
+      help: "largest learning rate",
+    },
+    {
+      name: "seed",
+      type: "integer",
+      min: 0,
+      max: 2147483647,
+      default: 0,
+      help: "seed of everything random",
+    },
     { name: "resume", type: "boolean", help: "go on from OUT/checkpoint.safetensors" },
   ],
   async run(ctx) {
@@ -70,29 +128,66 @@ export const command = defineCommand({
     const state = options.resume ? await readCheckpoint(path, identity) : null;
     if (state) adam.restore(state.tensors, state.iteration);
     const from = state?.iteration ?? 0;
-    const log = JsonLines.open(join(options.out, "log.jsonl"), state ? { stage: "train", iteration: from } : undefined);
-    log.write({ type: "start", command: "spr2q train", seed, settings: { arch: options.arch, scale: config.scale, batch, patch, rate, iterations } });
+    const log = JsonLines.open(
+      join(options.out, "log.jsonl"),
+      state ? { stage: "train", iteration: from } : undefined,
+    );
+    log.write({
+      type: "start",
+      command: "spr2q train",
+      seed,
+      settings: { arch: options.arch, scale: config.scale, batch, patch, rate, iterations },
+    });
     let loss = Number.NaN;
     try {
-      const events = pretrain(new Memory(), net, source, adam, {
-        iterations, batch, patch, rate, seed, signal: ctx.signal, saveEvery: 250,
-        save: async (optimiser, iteration) => {
-          await writeCheckpoint(path, { stage: "train", iteration, identity, tensors: optimiser.state() });
-          return { type: "checkpoint", stage: "train", iteration, file: path };
+      const events = pretrain(
+        new Memory(),
+        net,
+        source,
+        adam,
+        {
+          iterations,
+          batch,
+          patch,
+          rate,
+          seed,
+          signal: ctx.signal,
+          saveEvery: 250,
+          save: async (optimiser, iteration) => {
+            await writeCheckpoint(path, {
+              stage: "train",
+              iteration,
+              identity,
+              tensors: optimiser.state(),
+            });
+            return { type: "checkpoint", stage: "train", iteration, file: path };
+          },
         },
-      }, from);
+        from,
+      );
       for await (const event of events) {
         log.write(event);
         if (event.type !== "step") continue;
         loss = event.loss;
-        ctx.progress.update({ label: "training", done: event.iteration, total: iterations, unit: "iterations", note: `loss ${loss.toFixed(5)}` });
+        ctx.progress.update({
+          label: "training",
+          done: event.iteration,
+          total: iterations,
+          unit: "iterations",
+          note: `loss ${loss.toFixed(5)}`,
+        });
       }
       ctx.progress.finish();
       const model = join(options.out, "model.safetensors");
-      await writeFileAtomic(model, saveFloat(net, { architecture: "mambairv2", seed: `${seed}`, iterations: `${iterations}` }));
+      await writeFileAtomic(
+        model,
+        saveFloat(net, { architecture: "mambairv2", seed: `${seed}`, iterations: `${iterations}` }),
+      );
       const seconds = (performance.now() - began) / 1000;
       log.write({ type: "done", seconds, summary: { loss, model } });
-      ctx.out(`${model}: loss ${loss.toFixed(5)} after ${iterations} iterations (${seconds.toFixed(0)} s)`);
+      ctx.out(
+        `${model}: loss ${loss.toFixed(5)} after ${iterations} iterations (${seconds.toFixed(0)} s)`,
+      );
       ctx.result({ model, loss, iterations, seed, seconds });
     } finally {
       log.close();

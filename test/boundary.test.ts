@@ -1,0 +1,40 @@
+/** The native boundary: binding.d.ts, the addon's exports and the op list name the same things. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { native, packageRoot } from "../lib/binding.ts";
+
+const camel = (name: string): string =>
+  name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+
+test("binding.d.ts declares exactly what the addon exports, in the same order", () => {
+  const source = readFileSync(join(packageRoot(), "binding.d.ts"), "utf8");
+  const declared = [...source.matchAll(/^ {2}(\w+)\(/gm)].map((match) => match[1]);
+  expect(declared).toEqual(Object.keys(native()));
+});
+
+test("every op of the list in ops.hpp is exported under its camel-case name", () => {
+  const header = readFileSync(join(packageRoot(), "native/core/ops.hpp"), "utf8");
+  const ops = [...header.matchAll(/X\((\w+), \w+\)/g)].map((match) => camel(match[1]));
+  expect(ops.length).toBeGreaterThan(50);
+  expect(native().opNames()).toEqual(ops);
+});
+
+test("bad arguments are refused by name and never reach a kernel", () => {
+  const n = native();
+  const four = new Float32Array(4);
+  expect(() => n.gelu(four, four, 5)).toThrow(/gelu: needs/);
+  expect(() => n.gelu(four, [1, 2] as never, 2)).toThrow(/gelu: y must be a Float32Array/);
+  expect(() => n.gelu(four, four, 1.5)).toThrow(/gelu: n must be an integer/);
+  expect(() => (n.gelu as (...a: unknown[]) => void)(four)).toThrow(/takes 3 arguments/);
+  expect(() => n.linear(four, four, null, four, 2, 2, 3)).toThrow(/linear: needs/);
+  expect(() => n.useBackend("abacus")).toThrow(/abacus/);
+});
+
+test("a plan that reaches outside its arena is refused when it is made", () => {
+  const gelu = native().opNames().indexOf("gelu");
+  const code = Float64Array.from([gelu, 0, 0, 4, 0, 16, 4, 4]);
+  expect(() => native().createPlan(code, [], 24, 0, 0)).toThrow(/outside its block/);
+  expect(native().createPlan(code, [], 32, 0, 0)).toBeTypeOf("object");
+  expect(() => native().createPlan(Float64Array.from([9999]), [], 0, 0, 0)).toThrow(/unknown op/);
+});

@@ -1,0 +1,127 @@
+/** A whole quantisation on a small network: what it writes, stopping, resuming, and what it keeps. */
+import { mkdir, mkdtemp, readFile, readdir, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { openModel } from "../../lib/infer/model.ts";
+import { encodePng, fromRgbFloat } from "../../lib/io/png.ts";
+import { type QuantizeOptions, type QuantizeResult, quantizeModel } from "../../lib/quant/run.ts";
+import type { TrainEvent } from "../../lib/train/events.ts";
+import { asModel, pictures, tinyNet } from "../tiny_net.ts";
+
+let root = "";
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), "spr2q-quantize-"));
+  await mkdir(join(root, "train"));
+  for (let i = 0; i < 4; i++) {
+    const image = fromRgbFloat(pictures(1, 64, 20 + i).data, 64, 64, 8);
+    await writeFile(join(root, "train", `${i}.png`), encodePng(image));
+  }
+});
+
+function options(out: string, more: Partial<QuantizeOptions> = {}): QuantizeOptions {
+  return {
+    bits: 4,
+    train: join(root, "train"),
+    out: join(root, out),
+    recipe: "quick",
+    scope: "best",
+    rank: 2,
+    rectifiers: 2,
+    iterations: 6,
+    osrc: 3,
+    batch: 2,
+    patch: 16,
+    seed: 7,
+    version: "0.0.0",
+    ...more,
+  };
+}
+
+async function drain(
+  run: AsyncGenerator<TrainEvent, QuantizeResult>,
+  each: (event: TrainEvent) => void = () => {},
+): Promise<QuantizeResult> {
+  let step = await run.next();
+  for (; !step.done; step = await run.next()) each(step.value);
+  return step.value;
+}
+
+test("a run writes model, table, log and checkpoint, and the loss falls", async () => {
+  const losses: number[] = [];
+  const result = await drain(
+    quantizeModel(asModel(tinyNet()), options("whole", { iterations: 40, osrc: 2 })),
+    (event) => {
+      if (event.type === "step" && event.stage === "rgt") losses.push(event.loss);
+    },
+  );
+  const files = await readdir(join(root, "whole"));
+  expect(files.sort()).toEqual([
+    "checkpoint.safetensors",
+    "log.jsonl",
+    "model.safetensors",
+    "table.json",
+  ]);
+  const mean = (part: number[]): number => part.reduce((a, b) => a + b, 0) / part.length;
+  expect(mean(losses.slice(-8))).toBeLessThan(mean(losses.slice(0, 8)));
+  const table = JSON.parse(await readFile(join(root, "whole", "table.json"), "utf8"));
+  expect(Object.keys(table.layers)).toHaveLength(3 * 11);
+  for (const gates of Object.values(table.layers) as number[][]) {
+    expect(gates.reduce((a, b) => a + b, 0)).toBeCloseTo(1, 6);
+  }
+  expect(table.kept === "calibrated").toBe(table.lossAfter <= table.lossBefore);
+  const model = await openModel(result.model);
+  expect(model.quantised?.policy).toMatchObject({ bits: 4, scope: "best" });
+  expect(model.metadata.seed).toBe("7");
+});
+
+for (const stopAt of ["rgt", "osrc"] as const) {
+  test(`a run stopped during ${stopAt} and resumed ends in the same bytes as one that was not`, async () => {
+    const whole = await drain(quantizeModel(asModel(tinyNet()), options(`straight-${stopAt}`)));
+    const stop = new AbortController();
+    const halted = drain(
+      quantizeModel(asModel(tinyNet()), options(`halted-${stopAt}`, { signal: stop.signal })),
+      (event) => {
+        if (event.type === "step" && event.stage === stopAt && event.iteration === 2) stop.abort();
+      },
+    );
+    await expect(halted).rejects.toMatchObject({ code: "ERR_ABORTED" });
+    const again = await drain(
+      quantizeModel(asModel(tinyNet()), options(`halted-${stopAt}`, { resume: true })),
+    );
+    expect(await readFile(again.model)).toEqual(await readFile(whole.model));
+  });
+}
+
+test("a checkpoint of another run is refused with ERR_RESUME", async () => {
+  await drain(quantizeModel(asModel(tinyNet()), options("other", { iterations: 2, osrc: 0 })));
+  const run = quantizeModel(
+    asModel(tinyNet()),
+    options("other", { iterations: 2, osrc: 0, seed: 8, resume: true }),
+  );
+  await expect(drain(run)).rejects.toMatchObject({ code: "ERR_RESUME" });
+});
+
+test("bounds alone (no rectifiers) and one rectifier run, and pack to the same size", async () => {
+  const none = await drain(quantizeModel(asModel(tinyNet()), options("n0", { rectifiers: 0 })));
+  const one = await drain(quantizeModel(asModel(tinyNet()), options("n1", { rectifiers: 1 })));
+  expect(none.table.layers).toEqual({});
+  expect(Math.abs(none.bytes - one.bytes)).toBeLessThan(64);
+});
+
+test("a quantised model is not quantised twice", async () => {
+  const { model } = await drain(
+    quantizeModel(asModel(tinyNet()), options("once", { iterations: 0, osrc: 0 })),
+  );
+  const run = quantizeModel(await openModel(model), options("twice"));
+  await expect(drain(run)).rejects.toMatchObject({ code: "ERR_ARGUMENT" });
+});
+
+test("an empty training folder and too small pictures are ERR_DATA", async () => {
+  await mkdir(join(root, "empty"), { recursive: true });
+  const empty = quantizeModel(asModel(tinyNet()), options("x", { train: join(root, "empty") }));
+  await expect(drain(empty)).rejects.toMatchObject({ code: "ERR_DATA" });
+  const large = quantizeModel(asModel(tinyNet()), options("y", { patch: 48 }));
+  await expect(drain(large)).rejects.toMatchObject({ code: "ERR_DATA" });
+});
