@@ -4,6 +4,7 @@
 // folded into q, the bias and the mask. The op on codes keeps ops.hpp's order of operations; its
 // sums are exact in float32 up to 2^24, and beyond that wide_mix sums in int64.
 #include "../core/grid.hpp"
+#include "window_codes.hpp"
 #include "window_tile.hpp"
 
 namespace spr2q {
@@ -13,7 +14,7 @@ namespace {
 // S: logits -> weights, by the mode; returns the weights' sum per query. Float op: S - largest is
 // already an exponent of 2 (factor = 1); codes: it is multiplied by `factor` first.
 template <bool Scaled>
-inline void weigh(int64_t mode, const float* bounds, int64_t bits, float factor, int64_t keys,
+SPR2Q_PASS void weigh(int64_t mode, const float* bounds, int64_t bits, float factor, int64_t keys,
                   const VecF* largest, float* S, VecF* total, VecF* share) {
   const VecF levels = splat(level_count(bits));
   for (int v = 0; v < kVectors; ++v) {
@@ -34,7 +35,7 @@ inline void weigh(int64_t mode, const float* bounds, int64_t bits, float factor,
     for (int64_t j = 0; j < keys; ++j) {
       VecF x = load(S + j * kBlock + v * kLanes) - largest[v];
       if (Scaled) x = x * splat(factor);
-      const VecF weight = exp2_lanes(x);
+      const VecF weight = exp2_lanes<Scaled>(x);
       sum = sum + weight;
       store(S + j * kBlock + v * kLanes, weight);
     }
@@ -78,10 +79,11 @@ struct Memory {
 
   explicit Memory(int64_t keys) {
     const int64_t padded = round_up(keys, kBlock);
+    const int64_t tile = round_up(keys, kKeyGroup) * kBlock;
     float* next = scratch<float>(
-        1, keys * kBlock + D * (padded + kBlock + 2 * keys) + Place::floats(keys) + 3 * 16);
+        1, tile + D * (padded + kBlock + 2 * keys) + Place::floats(keys) + 3 * 16);
     S = next;
-    out = S + keys * kBlock;
+    out = S + tile;
     columns = out + D * kBlock;
     k = columns + D * padded;
     v = k + round_up(D * keys, 16);
@@ -102,20 +104,12 @@ void attend(const WindowAttention& a, const BiasLayout& layout, const float* bia
     pack_rows<D>(a.k.data + column, m.place.at, keys, a.head_dim, m.k);
     pack_rows<D>(a.v.data + column, m.place.at, keys, a.head_dim, m.v);
     for (int64_t p = 0; p < keys; p += kBlock) {
-      const float* from[kVectors];
+      const Start start(layout, bias, offset, m.place, head, p);
       VecF largest[kVectors], total[kVectors], share[kVectors];
-      for (int v = 0; v < kVectors; ++v) {
-        from[v] = bias + layout.at(head, p / kLanes + v);
-      }
-      const auto keep = [](int64_t, int, VecF logit) { return logit; };
       if (m.place.masked) {
-        products<D>(m.columns + p, padded, m.k, keys, m.S, largest, [&](int64_t j, int v) {
-          return load(from[v] + offset[j]) +
-                 load(m.place.mask + m.place.label[j] * padded + p + v * kLanes);
-        }, keep);
+        logits<D, true>(m.columns + p, m.k, keys, m.S, largest, start);
       } else {
-        products<D>(m.columns + p, padded, m.k, keys, m.S, largest,
-                    [&](int64_t j, int v) { return load(from[v] + offset[j]); }, keep);
+        logits<D, false>(m.columns + p, m.k, keys, m.S, largest, start);
       }
       if (a.probabilities) {
         const int64_t row = (window * a.heads + head) * keys + p;
@@ -153,22 +147,83 @@ void wide_mix(const float* S, const float* rows, int64_t keys, float* out) {
   }
 }
 
+struct CodeGrids {
+  VecF scale, key_scale, step, lower, levels;
+  bool half, exact;  // exact: sums of half-exponent weights times codes stay within 2^24
+
+  explicit CodeGrids(const CodedWindowAttention& a) {
+    const Grid q = grid_between(a.grid.data[0], a.grid.data[1], a.code_bits);
+    const Grid k = grid_between(a.grid.data[2], a.grid.data[3], a.code_bits);
+    const Grid v = grid_between(a.grid.data[4], a.grid.data[5], a.code_bits);
+    scale = splat(q.step * k.step);
+    key_scale = splat(q.lower * k.step);
+    step = splat(v.step);
+    lower = splat(v.lower);
+    levels = splat(level_count(a.bits));
+    half = a.probability_codes == kHalfExponent;
+    const int64_t code = (1 << a.bits) - 1, value = (1 << a.code_bits) - 1;
+    exact = code * code * value * a.window * a.window <= (1 << 24);
+  }
+};
+
+// S = fma(S, sum q_q q_k, fma(T, sum q_k, bias + mask)), the largest per query in `top`.
+template <int D, bool kMasked>
+SPR2Q_PASS void code_logits(const float* columns, const float* rows, const float* key_sum,
+                            int64_t keys, float* S, VecF* top, const CodeGrids& grids,
+                            const Start& from) {
+  const Start start = from;
+  const VecF scale = grids.scale, key_scale = grids.key_scale;
+  products<D>(columns, start.padded, rows, keys, S, top,
+              [](int64_t, int) { return splat(0.0f); },
+              [&](int64_t j, int v, VecF sum) {
+                const VecF rest = start.template at<kMasked>(j, v);
+                return fma(scale, sum, fma(key_scale, splat(key_sum[j]), rest));
+              });
+}
+
+#if defined(__AVX512VNNI__)
+// The case that serving runs, in integers; see window_codes.hpp.
 template <int D>
-void attend_codes(const CodedWindowAttention& a, const BiasLayout& layout, const float* bias,
-                  const int32_t* offset, int64_t window, float) {
-  const Windows& windows = layout.windows;
-  const int64_t keys = windows.positions(), padded = round_up(keys, kBlock);
-  const Grid grid_q = grid_between(a.grid.data[0], a.grid.data[1], a.code_bits);
-  const Grid grid_k = grid_between(a.grid.data[2], a.grid.data[3], a.code_bits);
-  const Grid grid_v = grid_between(a.grid.data[4], a.grid.data[5], a.code_bits);
-  const VecF scale = splat(grid_q.step * grid_k.step), step = splat(grid_v.step);
-  const VecF key_scale = splat(grid_q.lower * grid_k.step), lower = splat(grid_v.lower);
-  const bool half = a.probability_codes == kHalfExponent;
-  const int64_t largest_code = (1 << a.bits) - 1, largest_value = (1 << a.code_bits) - 1;
-  const bool wide = half && largest_code * largest_code * largest_value * keys > (1 << 24);
+void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const BiasLayout& layout,
+                  const float* bias, const int32_t* offset, int64_t window) {
+  const int64_t keys = layout.keys;
+  Memory<D> m(keys);
+  CodeTile<D> tile(keys, scratch<uint32_t>(2, CodeTile<D>::words(keys)));
+  m.place.move_to(layout.windows, window, a.heads * a.head_dim, 1.0f);
+  for (int64_t head = 0; head < a.heads; ++head) {
+    const int64_t column = head * a.head_dim;
+    if (a.head_dim == D) {
+      tile.template pack<true>(a, m.place.at, column);
+    } else {
+      tile.template pack<false>(a, m.place.at, column);
+    }
+    for (int64_t p = 0; p < keys; p += kBlock) {
+      const Start start(layout, bias, offset, m.place, head, p);
+      const VecF top = m.place.masked
+                           ? tile.template logits<true>(p, grids.scale, grids.key_scale, m.S, start)
+                           : tile.template logits<false>(p, grids.scale, grids.key_scale, m.S, start);
+      const VecF total = tile.weigh(m.S, top, grids.levels);
+      tile.mix(total, grids.step, grids.lower, m.out);
+      unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
+    }
+  }
+}
+#endif
+
+template <int D>
+void attend_codes(const CodedWindowAttention& a, const CodeGrids& grids, const BiasLayout& layout,
+                  const float* bias, const int32_t* offset, int64_t window) {
+#if defined(__AVX512VNNI__)
+  if (grids.half && grids.exact && a.bits <= kVnniProbabilityBits && a.code_bits <= kVnniCodeBits) {
+    attend_bytes<D>(a, grids, layout, bias, offset, window);
+    return;
+  }
+#endif
+  const int64_t keys = layout.keys, padded = round_up(keys, kBlock);
+  const bool wide = grids.half && !grids.exact;
   Memory<D> m(keys);
   float* key_sum = scratch<float>(2, keys);
-  m.place.move_to(windows, window, a.heads * a.head_dim, 1.0f);
+  m.place.move_to(layout.windows, window, a.heads * a.head_dim, 1.0f);
   for (int64_t head = 0; head < a.heads; ++head) {
     const int64_t column = head * a.head_dim;
     pack_columns<D>(a.q.data + column, m.place.at, keys, padded, a.head_dim, 1.0f, m.columns);
@@ -180,29 +235,15 @@ void attend_codes(const CodedWindowAttention& a, const BiasLayout& layout, const
       key_sum[j] = sum;
     }
     for (int64_t p = 0; p < keys; p += kBlock) {
-      const float* from[kVectors];
+      const Start start(layout, bias, offset, m.place, head, p);
       VecF largest[kVectors], total[kVectors], share[kVectors];
-      for (int v = 0; v < kVectors; ++v) {
-        from[v] = bias + layout.at(head, p / kLanes + v);
-      }
-      const auto zero = [](int64_t, int) { return splat(0.0f); };
-      const auto logit = [&](int64_t j, VecF product, VecF start) {
-        return fma(scale, product, fma(key_scale, splat(key_sum[j]), start));
-      };
       if (m.place.masked) {
-        const auto finish = [&](int64_t j, int v, VecF sum) {
-          const float* mask = m.place.mask + m.place.label[j] * padded + p + v * kLanes;
-          return logit(j, sum, load(from[v] + offset[j]) + load(mask));
-        };
-        products<D>(m.columns + p, padded, m.k, keys, m.S, largest, zero, finish);
+        code_logits<D, true>(m.columns + p, m.k, key_sum, keys, m.S, largest, grids, start);
       } else {
-        const auto finish = [&](int64_t j, int v, VecF sum) {
-          return logit(j, sum, load(from[v] + offset[j]));
-        };
-        products<D>(m.columns + p, padded, m.k, keys, m.S, largest, zero, finish);
+        code_logits<D, false>(m.columns + p, m.k, key_sum, keys, m.S, largest, grids, start);
       }
       weigh<true>(a.probability_codes, a.probability_bounds.data, a.bits,
-                  half ? kHalfLog2E : kLog2E, keys, largest, m.S, total, share);
+                  grids.half ? kHalfLog2E : kLog2E, keys, largest, m.S, total, share);
       if (wide) {
         wide_mix<D>(m.S, m.v, keys, m.out);
       } else {
@@ -212,10 +253,12 @@ void attend_codes(const CodedWindowAttention& a, const BiasLayout& layout, const
         for (int v = 0; v < kVectors; ++v) {
           float* at = m.out + d * kBlock + v * kLanes;
           const VecF sum = load(at);
-          store(at, a.probability_codes == kUniform ? fma(step, sum, lower * total[v])
-                    : !half                         ? fma(step, sum * share[v], lower)
-                    : wide                          ? fma(step, sum, lower)
-                                                    : fma(step, sum / total[v], lower));
+          if (a.probability_codes == kUniform) {
+            store(at, fma(grids.step, sum, grids.lower * total[v]));
+          } else {
+            const VecF mean = !grids.half ? sum * share[v] : wide ? sum : sum / total[v];
+            store(at, fma(grids.step, mean, grids.lower));
+          }
         }
       }
       unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
@@ -241,10 +284,11 @@ void coded_window_attention(const CodedWindowAttention& a) {
   const BiasLayout layout({a.height, a.width, a.window, a.shift});
   float* bias = scratch<float>(0, a.heads * layout.head_size + layout.keys);
   int32_t* offset = reinterpret_cast<int32_t*>(bias + a.heads * layout.head_size);
+  const CodeGrids grids(a);
   layout.spread(a.bias_table.data, a.heads, 1.0f, bias);
   layout.offsets(offset);
   parallel_for(a.batch * layout.windows.per_sample(), 1, [&](int64_t window, int64_t) {
-    SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, layout, bias, offset, window, 1.0f);
+    SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, grids, layout, bias, offset, window);
   });
 }
 

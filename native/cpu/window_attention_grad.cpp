@@ -46,7 +46,7 @@ struct Memory {
 
 // Rows of kWidth floats, zeros behind head_dim and behind the last position.
 template <int D>
-void pack_wide(const float* from, const int64_t* at, int64_t keys, int64_t padded, int64_t head_dim,
+SPR2Q_PASS void pack_wide(const float* from, const int64_t* at, int64_t keys, int64_t padded, int64_t head_dim,
                float* to) {
   constexpr int kWidth = Memory<D>::kWidth;
   for (int64_t p = 0; p < padded; ++p) {
@@ -58,7 +58,7 @@ void pack_wide(const float* from, const int64_t* at, int64_t keys, int64_t padde
 // sums[j] += sum over the block's queries i of S[j][i] rows[i]. Goes by groups of keys: S and sums
 // have room behind the last key, whose contents mean nothing.
 template <int D>
-void outer(const float* S, const float* rows, int64_t keys, float* sums) {
+SPR2Q_PASS void outer(const float* S, const float* rows, int64_t keys, float* sums) {
   constexpr int kWidth = Memory<D>::kWidth, kPieces = kWidth / kLanes;
   constexpr int kKeys = kPieces <= 2 ? kKeyGroup : 1;
   for (int64_t j = 0; j < keys; j += kKeys) {
@@ -146,6 +146,31 @@ inline VecF second_sweep(Quantiser& quantiser, const Sums& sums, float* S, float
   return dl;
 }
 
+// Both sweeps over one vector of queries; dl is added to the bias gradient on the way. The second
+// goes down the window's columns: keys side by side share entries of the bias table one lane apart,
+// and a load that overlaps a store just made would have to wait for it.
+SPR2Q_PASS void sweep(Quantiser& kept, VecF largest, int64_t window, float* S, float* T,
+                      const int32_t* offset, float* gtable) {
+  Quantiser quantiser = kept;
+  const Sums sums = first_sweep(quantiser, largest, window * window, S, T);
+  for (int64_t x = 0; x < window; ++x) {
+    for (int64_t j = x; j < window * window; j += window) {
+      const VecF dl = second_sweep(quantiser, sums, S + j * kBlock, T + j * kBlock);
+      store(gtable + offset[j], load(gtable + offset[j]) + dl);
+    }
+  }
+  kept = quantiser;
+}
+
+// T_j = gy . v_j.
+template <int D>
+SPR2Q_PASS void slopes(const float* columns, int64_t padded, const float* rows, int64_t keys,
+                       float* T) {
+  VecF unused[kVectors];
+  products<D>(columns, padded, rows, keys, T, unused, [](int64_t, int) { return splat(0.0f); },
+              [](int64_t, int, VecF sum) { return sum; });
+}
+
 template <int D>
 void gradients(const WindowAttentionGrad& a, const BiasLayout& layout, const float* bias,
                const int32_t* offset, int64_t window, float factor, Quantiser& quantiser,
@@ -166,29 +191,17 @@ void gradients(const WindowAttentionGrad& a, const BiasLayout& layout, const flo
     std::memset(m.gk, 0, sizeof(float) * static_cast<size_t>(m.kWidth * padded));
     std::memset(m.gv, 0, sizeof(float) * static_cast<size_t>(m.kWidth * padded));
     for (int64_t p = 0; p < keys; p += kBlock) {
-      int64_t from[kVectors];
-      VecF largest[kVectors], unused[kVectors];
-      for (int v = 0; v < kVectors; ++v) from[v] = layout.at(head, p / kLanes + v);
-      const auto start = [&](int64_t j, int v) {
-        const VecF value = load(bias + from[v] + offset[j]);
-        if (!m.place.masked) return value;
-        return value + load(m.place.mask + m.place.label[j] * padded + p + v * kLanes);
-      };
-      const auto zero = [](int64_t, int) { return splat(0.0f); };
-      const auto keep = [](int64_t, int, VecF sum) { return sum; };
-      products<D>(m.q_columns + p, padded, m.k, keys, m.S, largest, start, keep);
-      products<D>(m.gy_columns + p, padded, m.v, keys, m.T, unused, zero, keep);
+      const Start start(layout, bias, offset, m.place, head, p);
+      VecF largest[kVectors];
+      if (m.place.masked) {
+        logits<D, true>(m.q_columns + p, m.k, keys, m.S, largest, start);
+      } else {
+        logits<D, false>(m.q_columns + p, m.k, keys, m.S, largest, start);
+      }
+      slopes<D>(m.gy_columns + p, padded, m.v, keys, m.T);
       for (int v = 0; v < kVectors; ++v) {
-        float *S = m.S + v * kLanes, *T = m.T + v * kLanes, *gtable = gbias + from[v];
-        const Sums sums = first_sweep(quantiser, largest[v], keys, S, T);
-        // Down the window's columns: keys side by side share entries of the bias table one lane
-        // apart, and a load that overlaps a store just made would have to wait for it.
-        for (int64_t x = 0; x < windows.window; ++x) {
-          for (int64_t j = x; j < keys; j += windows.window) {
-            const VecF dl = second_sweep(quantiser, sums, S + j * kBlock, T + j * kBlock);
-            store(gtable + offset[j], load(gtable + offset[j]) + dl);
-          }
-        }
+        float *S = m.S + v * kLanes, *T = m.T + v * kLanes, *gtable = gbias + layout.at(head, p / kLanes + v);
+        sweep(quantiser, largest[v], windows.window, S, T, offset, gtable);
       }
       mix<D>(m.T, m.k, keys, m.out);
       unpack_block<D>(m.out, at, p, keys, a.head_dim, a.gq.data + column);

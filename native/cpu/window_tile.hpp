@@ -23,19 +23,24 @@ constexpr int kMixChunk = 6;   // 12 sums, two weights and a broadcast: the 16 r
 constexpr int kBlock = kVectors * kLanes;
 constexpr int kKeyGroup = 4;   // keys side by side in products(): enough chains to hide an fma's latency
 
-// exp2_shared, lane by lane, to the bit.
+// exp2_shared, lane by lane: to the bit down to 2^-126 and, below, anything from 0 to that (kClamped:
+// 2^-126). No code tells the difference; sums of float weights might.
+template <bool kClamped = false>
 inline VecF exp2_lanes(VecF x) {
+#if !defined(__AVX512F__)
   x = max(splat(kExp2Floor), x);
-  const VecF t = x + splat(kRoundingMagic);
-  const VecF r = x - (t - splat(kRoundingMagic));
+#else
+  if (kClamped) x = max(splat(kExp2Floor), x);
+#endif
+  const VecF t = x + splat(kRoundingMagic), n = t - splat(kRoundingMagic);
+  const VecF r = x - n;
   VecF p = fma(splat(kExp2C5), r, splat(kExp2C4));
   p = fma(p, r, splat(kExp2C3));
   p = fma(p, r, splat(kExp2C2));
   p = fma(p, r, splat(kExp2C1));
   p = fma(p, r, splat(1.0f));
 #if defined(__AVX512F__)
-  const __m512i shift = _mm512_slli_epi32(_mm512_castps_si512(t.v), 23);
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p.v), shift))};
+  return scale_pow2(p, n);
 #elif defined(__AVX2__)
   const __m256i shift = _mm256_slli_epi32(_mm256_castps_si256(t.v), 23);
   return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), shift))};
@@ -44,6 +49,9 @@ inline VecF exp2_lanes(VecF x) {
   return {(Float4)((Bits4)p.v + ((Bits4)t.v << 23))};
 #endif
 }
+
+// Each pass is a function of its own: inlined into one another, their loops would spill.
+#define SPR2Q_PASS __attribute__((noinline))
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -176,7 +184,7 @@ constexpr int quad_at(int i) { return 4 * i + 4 <= D ? 4 * i : D - 4; }
 
 // (positions, D) rows of one head, zeros behind head_dim; T is float or a code.
 template <int D, class T>
-inline void pack_rows(const T* from, const int64_t* at, int64_t keys, int64_t head_dim, float* to) {
+SPR2Q_PASS void pack_rows(const T* from, const int64_t* at, int64_t keys, int64_t head_dim, float* to) {
   for (int64_t j = 0; j < keys; ++j) {
     const T* row = from + at[j];
     if (head_dim == D) {
@@ -190,7 +198,7 @@ inline void pack_rows(const T* from, const int64_t* at, int64_t keys, int64_t he
 }
 // The same transposed and scaled: (D, padded).
 template <int D, class T>
-inline void pack_columns(const T* from, const int64_t* at, int64_t keys, int64_t padded,
+SPR2Q_PASS void pack_columns(const T* from, const int64_t* at, int64_t keys, int64_t padded,
                          int64_t head_dim, float factor, float* to) {
   int64_t j = 0;
   for (; head_dim == D && j + 4 <= keys; j += 4) {
@@ -211,7 +219,7 @@ inline void pack_columns(const T* from, const int64_t* at, int64_t keys, int64_t
 }
 // A block's result (D, kBlock) back into its rows.
 template <int D>
-inline void unpack_block(const float* from, const int64_t* at, int64_t first, int64_t keys,
+SPR2Q_PASS void unpack_block(const float* from, const int64_t* at, int64_t first, int64_t keys,
                          int64_t head_dim, float* to) {
   const int64_t count = keys - first < kBlock ? keys - first : kBlock;
   int64_t i = 0;
@@ -283,9 +291,43 @@ __attribute__((always_inline)) inline void products(const float* columns, int64_
   for (int v = 0; v < kVectors; ++v) top[v] = largest_so_far[v];
 }
 
+// What a block's logits start from: the bias of each of its vectors and, in a window that holds
+// more than one region, the mask.
+struct Start {
+  const float* bias[kVectors];
+  const int32_t* offset;
+  const float* mask;     // at the block's first query; null where nothing is masked
+  const uint8_t* label;
+  int64_t padded;
+
+  Start(const BiasLayout& layout, const float* table, const int32_t* offsets, const Place& place,
+        int64_t head, int64_t p) {
+    for (int v = 0; v < kVectors; ++v) bias[v] = table + layout.at(head, p / kLanes + v);
+    offset = offsets;
+    mask = place.masked ? place.mask + p : nullptr;
+    label = place.label;
+    padded = place.padded;
+  }
+  template <bool kMasked>
+  __attribute__((always_inline)) inline VecF at(int64_t j, int v) const {
+    const VecF value = load(bias[v] + offset[j]);
+    return kMasked ? value + load(mask + label[j] * padded + v * kLanes) : value;
+  }
+};
+
+// S = bias (+ mask) + q . k and its largest value per query.
+template <int D, bool kMasked>
+SPR2Q_PASS void logits(const float* columns, const float* rows, int64_t keys, float* S, VecF* top,
+                       const Start& from) {
+  const Start start = from;  // by value: its pointers stay in registers
+  products<D>(columns, start.padded, rows, keys, S, top,
+              [&](int64_t j, int v) { return start.template at<kMasked>(j, v); },
+              [](int64_t, int, VecF sum) { return sum; });
+}
+
 // out[d] = sum_j S[j] rows[j][d], keys ascending, as (D, kBlock).
 template <int D>
-inline void mix(const float* S, const float* rows, int64_t keys, float* out) {
+SPR2Q_PASS void mix(const float* S, const float* rows, int64_t keys, float* out) {
   constexpr int kChunk = D <= kMixChunk ? D : D % kMixChunk == 0 ? kMixChunk : D % 5 == 0 ? 5 : 4;
   for (int first = 0; first < D; first += kChunk) {
     VecF sum[kChunk][kVectors];

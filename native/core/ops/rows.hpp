@@ -1,0 +1,198 @@
+// Rows and elements: norms, activations, slices, permutations, pixels. The rules of reading are in ../ops.hpp.
+#pragma once
+#include "common.hpp"
+
+namespace spr2q {
+
+// y = (x - mean) / sqrt(variance + 1e-5) * weight + bias over the channels of each row.
+struct LayerNorm {
+  F32 x, weight, bias, y;
+  int64_t rows, channels;
+  SPR2Q_FIELDS(x, weight, bias, y, rows, channels)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && channels > 0);
+    SPR2Q_NEED(x.size >= rows * channels && y.size >= rows * channels);
+    SPR2Q_NEED(weight.size >= channels && bias.size >= channels);
+    return nullptr;
+  }
+};
+
+struct LayerNormGrad {
+  F32 x, weight, gy, gx, gweight, gbias;
+  int64_t rows, channels;
+  SPR2Q_FIELDS(x, weight, gy, gx, gweight, gbias, rows, channels)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && channels > 0);
+    SPR2Q_NEED(x.size >= rows * channels && gy.size >= rows * channels);
+    SPR2Q_NEED(gx.size >= rows * channels && weight.size >= channels);
+    SPR2Q_NEED(gweight.size >= channels && gbias.size >= channels);
+    return nullptr;
+  }
+};
+
+// Element-wise ops over n values; outputs may alias inputs in Add and Multiply.
+#define SPR2Q_ELEMENTWISE(Name, ...)                                  \
+  struct Name {                                                       \
+    F32 __VA_ARGS__;                                                  \
+    int64_t n;                                                        \
+    SPR2Q_FIELDS(__VA_ARGS__, n)                                      \
+    const char* check() const {                                       \
+      for (const F32& view : {__VA_ARGS__}) SPR2Q_NEED(view.size >= n); \
+      return nullptr;                                                 \
+    }                                                                 \
+  };
+SPR2Q_ELEMENTWISE(Gelu, x, y)                             // x/2 (1 + erf(x/sqrt 2)), exact
+SPR2Q_ELEMENTWISE(GeluGrad, x, gy, gx)
+SPR2Q_ELEMENTWISE(SigmoidGate, x, gate, y)                // x * sigmoid(gate)
+SPR2Q_ELEMENTWISE(SigmoidGateGrad, x, gate, gy, gx, ggate)
+SPR2Q_ELEMENTWISE(Multiply, a, b, y)
+SPR2Q_ELEMENTWISE(Add, a, b, y)
+SPR2Q_ELEMENTWISE(NegativeExp, x, y)                      // -exp(x); its gradient is y * gy
+
+// y = factor * x.
+struct Scale {
+  F32 x, y;
+  int64_t n;
+  double factor;
+  SPR2Q_FIELDS(x, y, n, factor)
+  const char* check() const {
+    SPR2Q_NEED(x.size >= n && y.size >= n);
+    return nullptr;
+  }
+};
+
+// y(rows,channels) = scale(channels) * x + a.
+struct ScaleAdd {
+  F32 x, scale, a, y;
+  int64_t rows, channels;
+  SPR2Q_FIELDS(x, scale, a, y, rows, channels)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && channels > 0 && scale.size >= channels);
+    SPR2Q_NEED(x.size >= rows * channels && a.size >= rows * channels);
+    SPR2Q_NEED(y.size >= rows * channels);
+    return nullptr;
+  }
+};
+
+// gx = scale * gy, gscale = column sums of x * gy; the gradient of `a` is gy itself.
+struct ScaleAddGrad {
+  F32 x, scale, gy, gx, gscale;
+  int64_t rows, channels;
+  SPR2Q_FIELDS(x, scale, gy, gx, gscale, rows, channels)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && channels > 0 && scale.size >= channels && gscale.size >= channels);
+    SPR2Q_NEED(x.size >= rows * channels && gy.size >= rows * channels);
+    SPR2Q_NEED(gx.size >= rows * channels);
+    return nullptr;
+  }
+};
+
+// y(rows,count) = columns start ... start+count-1 of x(rows,columns).
+struct SliceColumns {
+  F32 x, y;
+  int64_t rows, columns, start, count;
+  SPR2Q_FIELDS(x, y, rows, columns, start, count)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && start >= 0 && count > 0 && start + count <= columns);
+    SPR2Q_NEED(x.size >= rows * columns && y.size >= rows * count);
+    return nullptr;
+  }
+};
+
+// Writes gy into those columns of gx and zeros into the others.
+struct SliceColumnsGrad {
+  F32 gy, gx;
+  int64_t rows, columns, start, count;
+  SPR2Q_FIELDS(gy, gx, rows, columns, start, count)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && start >= 0 && count > 0 && start + count <= columns);
+    SPR2Q_NEED(gx.size >= rows * columns && gy.size >= rows * count);
+    return nullptr;
+  }
+};
+
+// y(columns,rows) = x(rows,columns)^T.
+struct Transpose {
+  F32 x, y;
+  int64_t rows, columns;
+  SPR2Q_FIELDS(x, y, rows, columns)
+  const char* check() const {
+    SPR2Q_NEED(x.size >= rows * columns && y.size >= rows * columns);
+    return nullptr;
+  }
+};
+
+// y[i] = x[index[i]] / y[index[i]] = x[i], row by row; index is a permutation of 0 ... rows-1
+// (entries outside are refused by the kernels by skipping the row).
+struct GatherRows {
+  F32 x;
+  I32 index;
+  F32 y;
+  int64_t rows, channels;
+  SPR2Q_FIELDS(x, index, y, rows, channels)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && channels > 0 && index.size >= rows);
+    SPR2Q_NEED(x.size >= rows * channels && y.size >= rows * channels);
+    return nullptr;
+  }
+};
+struct ScatterRows {
+  F32 x;
+  I32 index;
+  F32 y;
+  int64_t rows, channels;
+  SPR2Q_FIELDS(x, index, y, rows, channels)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && channels > 0 && index.size >= rows);
+    SPR2Q_NEED(x.size >= rows * channels && y.size >= rows * channels);
+    return nullptr;
+  }
+};
+
+// x(batch,height,width,channels) -> y(batch,padded_height,padded_width,channels), symmetric
+// padding below and right (row height+i repeats row height-1-i), minus mean(channels).
+struct PadImage {
+  F32 x, mean, y;
+  int64_t batch, height, width, padded_height, padded_width, channels;
+  SPR2Q_FIELDS(x, mean, y, batch, height, width, padded_height, padded_width, channels)
+  const char* check() const {
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0 && mean.size >= channels);
+    SPR2Q_NEED(padded_height >= height && padded_height <= 2 * height);
+    SPR2Q_NEED(padded_width >= width && padded_width <= 2 * width);
+    SPR2Q_NEED(x.size >= batch * height * width * channels);
+    SPR2Q_NEED(y.size >= batch * padded_height * padded_width * channels);
+    return nullptr;
+  }
+};
+
+// x(batch,height,width,channels*scale^2) -> y(batch,out_height,out_width,channels), cropped top
+// left, plus mean(channels): y[Y,X,c] = x[Y/s, X/s, c*s*s + (Y%s)*s + X%s] + mean[c].
+struct PixelShuffle {
+  F32 x, mean, y;
+  int64_t batch, height, width, channels, scale, out_height, out_width;
+  SPR2Q_FIELDS(x, mean, y, batch, height, width, channels, scale, out_height, out_width)
+  const char* check() const {
+    SPR2Q_NEED(batch >= 0 && scale >= 1 && channels > 0 && mean.size >= channels);
+    SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
+    SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
+    SPR2Q_NEED(x.size >= batch * height * width * channels * scale * scale);
+    SPR2Q_NEED(y.size >= batch * out_height * out_width * channels);
+    return nullptr;
+  }
+};
+// gx gets zeros where the crop dropped pixels.
+struct PixelShuffleGrad {
+  F32 gy, gx;
+  int64_t batch, height, width, channels, scale, out_height, out_width;
+  SPR2Q_FIELDS(gy, gx, batch, height, width, channels, scale, out_height, out_width)
+  const char* check() const {
+    SPR2Q_NEED(batch >= 0 && scale >= 1 && channels > 0);
+    SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
+    SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
+    SPR2Q_NEED(gx.size >= batch * height * width * channels * scale * scale);
+    SPR2Q_NEED(gy.size >= batch * out_height * out_width * channels);
+    return nullptr;
+  }
+};
+
+}  // namespace spr2q

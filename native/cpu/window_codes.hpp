@@ -1,0 +1,174 @@
+// Half-exponent attention in integers, for AVX-512 with VNNI: vpdpbusd multiplies four unsigned by
+// four signed bytes and adds into a lane, so a key of 12 codes takes three instructions, and four
+// keys' weights q^2 (at most 225, from codes of up to 4 bits) meet their values in one. Every sum is
+// exact, and logits and codes come from the float path's operations in its order: the same bits.
+// Per head: q as (head_dim/4, padded positions) of four codes each, k as (keys, head_dim/4), v as
+// (keys/4, dimensions) of one dimension of four keys. W(keys/4, 16): four weights per query.
+#pragma once
+#include "window_tile.hpp"
+
+#if defined(__AVX512VNNI__)
+
+namespace spr2q {
+namespace SPR2Q_ISA {
+namespace {
+
+constexpr int64_t kVnniProbabilityBits = 4;  // q^2 must fit an unsigned byte
+constexpr int64_t kVnniCodeBits = 7;         // k and v must fit a signed byte
+
+template <int D>
+struct CodeTile {
+  static constexpr int kWords = (D + 3) / 4;
+  static constexpr int kDims = 4 * kWords;
+
+  int64_t keys, groups, padded;
+  uint32_t *q, *k, *v;
+  float* key_sum;
+  __m512i* W;
+
+  static int64_t words(int64_t keys) {
+    const int64_t groups = round_up(keys, 4) / 4;
+    return kWords * round_up(keys, kBlock) + (kWords + 1) * round_up(keys, 16) +
+           kDims * groups + 16 * groups + 64;
+  }
+  CodeTile(int64_t count, uint32_t* memory) : keys(count) {
+    groups = round_up(keys, 4) / 4;
+    padded = round_up(keys, kBlock);
+    W = reinterpret_cast<__m512i*>(memory);
+    q = memory + 16 * groups;
+    v = q + kWords * padded;
+    k = v + kDims * groups;
+    key_sum = reinterpret_cast<float*>(k + kWords * round_up(keys, 16));
+  }
+
+  // Codes 4 i ... 4 i + 3 of a row, zeros behind head_dim; kFull: head_dim is D.
+  template <bool kFull>
+  static uint32_t word(const uint8_t* row, int i, int64_t head_dim) {
+    const int64_t width = (kFull ? D : head_dim) - 4 * i;
+    uint32_t bytes = 0;
+    if (width >= 4) {
+      std::memcpy(&bytes, row + 4 * i, 4);
+    } else if (width == 2) {
+      std::memcpy(&bytes, row + 4 * i, 2);
+    } else {
+      for (int64_t d = 0; d < width; ++d) bytes |= uint32_t{row[4 * i + d]} << (8 * d);
+    }
+    return bytes;
+  }
+
+  template <bool kFull>
+  SPR2Q_PASS void pack(const CodedWindowAttention& a, const int64_t* at, int64_t column) {
+    const int64_t head_dim = a.head_dim;
+    for (int64_t j = 0; j < padded; ++j) {
+      const uint8_t* row = a.q.data + column + at[j < keys ? j : 0];
+      for (int i = 0; i < kWords; ++i) q[i * padded + j] = word<kFull>(row, i, head_dim);
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+      const uint8_t* row = a.k.data + column + at[j];
+      uint32_t pairs = 0;  // two sums of 16 bits
+      for (int i = 0; i < kWords; ++i) {
+        const uint32_t bytes = word<kFull>(row, i, head_dim);
+        k[j * kWords + i] = bytes;
+        pairs += (bytes & 0x00ff00ffu) + ((bytes >> 8) & 0x00ff00ffu);
+      }
+      key_sum[j] = static_cast<float>((pairs & 0xffffu) + (pairs >> 16));
+    }
+    const __m128i across =
+        _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for (int64_t g = 0; g < groups; ++g) {
+      const uint8_t* row[4];
+      for (int64_t r = 0; r < 4; ++r) {
+        row[r] = a.v.data + column + at[4 * g + r < keys ? 4 * g + r : 0];
+      }
+      for (int i = 0; i < kWords; ++i) {
+        // A row past the last key repeats the first: its weight is 0.
+        const __m128i rows = _mm_setr_epi32(
+            static_cast<int32_t>(word<kFull>(row[0], i, head_dim)),
+            static_cast<int32_t>(word<kFull>(row[1], i, head_dim)),
+            static_cast<int32_t>(word<kFull>(row[2], i, head_dim)),
+            static_cast<int32_t>(word<kFull>(row[3], i, head_dim)));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(v + g * kDims + 4 * i),
+                         _mm_shuffle_epi8(rows, across));
+      }
+    }
+  }
+
+  // S = logits, by the float path's formula; returns the largest per query.
+  template <bool kMasked>
+  SPR2Q_PASS VecF logits(int64_t p, VecF scale, VecF key_scale, float* S, const Start& from) const {
+    const Start start = from;
+    __m512i query[kWords];
+    for (int i = 0; i < kWords; ++i) query[i] = _mm512_loadu_si512(q + i * padded + p);
+    VecF top = splat(-3.4e38f);
+    for (int64_t j = 0; j < keys; ++j) {
+      __m512i product = _mm512_setzero_si512();
+      for (int i = 0; i < kWords; ++i) {
+        const __m512i key = _mm512_set1_epi32(static_cast<int32_t>(k[j * kWords + i]));
+        product = _mm512_dpbusd_epi32(product, query[i], key);
+      }
+      const VecF logit = fma(scale, VecF{_mm512_cvtepi32_ps(product)},
+                             fma(key_scale, splat(key_sum[j]), start.template at<kMasked>(j, 0)));
+      top = max(top, logit);
+      store(S + j * kBlock, logit);
+    }
+    // Keys that fill the last group of four: far below, so that their codes are 0.
+    for (int64_t j = keys; j < 4 * groups; ++j) store(S + j * kBlock, splat(-3.4e38f));
+    return top;
+  }
+
+  // One key's code in the low byte of each lane (above it: the magic number's bits).
+  static __m512i code(const float* S, VecF top, VecF levels) {
+    const VecF half = exp2_lanes((load(S) - top) * splat(kHalfLog2E));
+    return _mm512_castps_si512((levels * half + splat(kRoundingMagic)).v);
+  }
+
+  // W and its sum per query.
+  SPR2Q_PASS VecF weigh(const float* S, VecF top, VecF levels) const {
+    const __m512i squares = _mm512_broadcast_i32x4(_mm_setr_epi8(
+        0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 121, static_cast<char>(144),
+        static_cast<char>(169), static_cast<char>(196), static_cast<char>(225)));
+    const __m512i byte = _mm512_set1_epi32(0xff), three = _mm512_set1_epi32(0xffffff);
+    const __m512i two = _mm512_set1_epi32(0xffff), ones = _mm512_set1_epi8(1);
+    constexpr int kSelect = 0xca;  // mask ? second : third
+    __m512i total = _mm512_setzero_si512();
+    for (int64_t g = 0; g < groups; ++g) {
+      const __m512i c0 = code(S + (4 * g) * kBlock, top, levels);
+      const __m512i c1 = _mm512_slli_epi32(code(S + (4 * g + 1) * kBlock, top, levels), 8);
+      const __m512i c2 = _mm512_slli_epi32(code(S + (4 * g + 2) * kBlock, top, levels), 16);
+      const __m512i c3 = _mm512_slli_epi32(code(S + (4 * g + 3) * kBlock, top, levels), 24);
+      const __m512i low = _mm512_ternarylogic_epi32(byte, c0, c1, kSelect);
+      const __m512i high = _mm512_ternarylogic_epi32(three, c2, c3, kSelect);
+      const __m512i codes = _mm512_ternarylogic_epi32(two, low, high, kSelect);
+      const __m512i weights = _mm512_shuffle_epi8(squares, codes);
+      total = _mm512_dpbusd_epi32(total, weights, ones);
+      _mm512_storeu_si512(W + g, weights);
+    }
+    return {_mm512_cvtepi32_ps(total)};
+  }
+
+  // out (D, kBlock) = step * (sum W v / total) + lower.
+  SPR2Q_PASS void mix(VecF total, VecF step, VecF lower, float* out) const {
+    constexpr int kChunk = kDims <= 12 ? kDims : 8;
+    for (int first = 0; first < kDims; first += kChunk) {
+      __m512i sum[kChunk];
+      for (int d = 0; d < kChunk; ++d) sum[d] = _mm512_setzero_si512();
+      for (int64_t g = 0; g < groups; ++g) {
+        const __m512i weights = _mm512_loadu_si512(W + g);
+        for (int d = 0; d < kChunk; ++d) {
+          const __m512i values = _mm512_set1_epi32(static_cast<int32_t>(v[g * kDims + first + d]));
+          sum[d] = _mm512_dpbusd_epi32(sum[d], weights, values);
+        }
+      }
+      for (int d = 0; d < kChunk && first + d < D; ++d) {
+        const VecF mean = VecF{_mm512_cvtepi32_ps(sum[d])} / total;
+        store(out + (first + d) * kBlock, fma(step, mean, lower));
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace SPR2Q_ISA
+}  // namespace spr2q
+
+#endif  // __AVX512VNNI__
