@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { native } from "../../lib/binding.ts";
-import type { I32 } from "../../lib/binding.ts";
+import type { F32, I32 } from "../../lib/binding.ts";
 import { fastBackends, on, random, uniform, zeros } from "./harness.ts";
 
 function permutation(n: number, seed: number): I32 {
@@ -11,6 +11,10 @@ function permutation(n: number, seed: number): I32 {
     [order[i], order[j]] = [order[j], order[i]];
   }
   return order;
+}
+
+function sameBytes(a: F32, b: F32): boolean {
+  return Buffer.compare(Buffer.from(a.buffer), Buffer.from(b.buffer)) === 0;
 }
 
 describe.each(["reference", ...fastBackends])("rows on %s", (backend) => {

@@ -64,6 +64,11 @@ export const shapes: readonly Shape[] = [
   { batch: 1, height: 10, width: 5, heads: 2, headDim: 30, window: 5, shift: 2 },
 ];
 
+/** Byte for byte: on long arrays far quicker than toEqual. */
+export function sameBytes(a: F32, b: F32): boolean {
+  return Buffer.compare(Buffer.from(a.buffer), Buffer.from(b.buffer)) === 0;
+}
+
 /** A shape in a few characters, for test names. */
 export function name(s: Shape): string {
   return `${s.batch}x${s.height}x${s.width}, ${s.heads} heads of ${s.headDim}, window ${s.window}, shift ${s.shift}`;
