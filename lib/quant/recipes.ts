@@ -25,6 +25,8 @@ export interface Recipe {
   /** Weight of the mean relative squared error of the layers' outputs. */
   readonly featureWeight: number;
   readonly rectifierInit: RectifierInit;
+  /** Gates of the RGT stage: logits of their own, or the paper's network on the layer's input. */
+  readonly gate: "static" | "dynamic";
   /** Patches of the calibration batch, at `patch` pixels a side or 64, whichever is larger. */
   readonly calibrationPatches: number;
 }
@@ -47,6 +49,7 @@ const best: Recipe = {
   osrcRate: 1e-2,
   featureWeight: 0.02,
   rectifierInit: "lora",
+  gate: "static",
   calibrationPatches: 8,
 };
 
@@ -63,6 +66,7 @@ export const RECIPES: Readonly<Record<RecipeName, Recipe>> = {
     rectifierRate: 1e-2,
     featureWeight: 0.01,
     rectifierInit: "reference",
+    gate: "dynamic",
     calibrationPatches: 32,
   },
   released: {

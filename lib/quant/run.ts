@@ -162,6 +162,7 @@ export async function* quantizeModel(
     if (state?.stage !== "osrc") {
       for await (const event of runRgt(context, rgt, state?.iteration ?? 0)) yield emit(event);
     }
+    if (state?.stage === "osrc") student.sites.gates.clear();
     const second = runOsrc(context, osrc, state?.stage === "osrc" ? state.iteration : 0);
     let step = await second.next();
     for (; !step.done; step = await second.next()) yield emit(step.value);
@@ -205,6 +206,7 @@ async function heldOutQuality(
   patch: number,
 ): Promise<number> {
   const { low, high } = source.heldOut(patch);
+  student.sites.samples = 1;
   const graph = new Graph("running", memory);
   const output = forward(
     graph,

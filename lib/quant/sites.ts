@@ -26,6 +26,7 @@ import {
   qdq,
   quantize,
 } from "./codes.ts";
+import { type DynamicGate, dynamicGates } from "./gate.ts";
 import { offsetsAllowed, type Policy, quantisesScan } from "./policy.ts";
 import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
@@ -49,6 +50,12 @@ export class QuantisedSites implements Sites {
   readonly rectifiers: Map<string, RectifierGroup>;
   /** Weight codes of a frozen model, by module key. */
   readonly frozen: Map<string, Codes>;
+  /** Input-dependent gates (recipe `paper`), by module key; empty once OSRC has made them static. */
+  readonly gates: Map<string, DynamicGate> = new Map();
+  /** Samples in the batch that flows now: a dynamic gate looks at each by itself. */
+  samples = 1;
+  /** Called with the gates that a dynamic gate chose. */
+  gateTap: ((key: string, gates: Float32Array) => void) | null = null;
   observer: Observer | null = null;
   tap: Tap | null = null;
   readonly #float = new FloatSites();
@@ -78,7 +85,7 @@ export class QuantisedSites implements Sites {
       this.#observeModule(this.observer, key, x, weight);
       return this.#float.linear(g, key, x, weight, bias);
     }
-    return codedLinear(g, this.#input(g, key, x), this.#weight(g, key, weight), bias);
+    return codedLinear(g, this.#input(g, key, x), this.#weight(g, key, weight, x), bias);
   }
 
   depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var {
@@ -185,9 +192,9 @@ export class QuantisedSites implements Sites {
   }
 
   /** The weight of a module with its rectifiers merged, before quantisation (Eq. 9). */
-  mergedWeight(g: Graph, key: string, weight: Var): Var {
+  mergedWeight(g: Graph, key: string, weight: Var, mixed?: Var): Var {
     const group = this.rectifiers.get(key);
-    return group ? mergeRectifiers(g, weight, group) : weight;
+    return group ? mergeRectifiers(g, weight, group, mixed) : weight;
   }
 
   #observeModule(observer: Observer, key: string, x: Var, weight: Var): void {
@@ -246,10 +253,13 @@ export class QuantisedSites implements Sites {
     return codes;
   }
 
-  #weight(g: Graph, key: string, weight: Var): Codes {
+  #weight(g: Graph, key: string, weight: Var, x?: Var): Codes {
     const frozen = this.frozen.get(key);
     if (frozen) return frozen;
-    return this.#codes(g, `${key}.w`, this.mergedWeight(g, key, weight));
+    const gate = this.gates.get(key);
+    const mixed = gate && x ? dynamicGates(g, gate, x, this.samples) : undefined;
+    if (mixed) this.gateTap?.(key, mixed.data);
+    return this.#codes(g, `${key}.w`, this.mergedWeight(g, key, weight, mixed));
   }
 
   #codes(g: Graph, site: string, x: Var): Codes {

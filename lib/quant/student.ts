@@ -10,6 +10,7 @@ import { generator } from "../train/patches.ts";
 import { floatsFrom, type Memory } from "../tensor.ts";
 import { calibrate, rectifiedKeys } from "./calibrate.ts";
 import type { Bounds } from "./codes.ts";
+import { createGate } from "./gate.ts";
 import type { Policy } from "./policy.ts";
 import type { Recipe } from "./recipes.ts";
 import { createRectifiers } from "./rectifier.ts";
@@ -72,6 +73,7 @@ export function createStudent(
         draw,
       );
       sites.rectifiers.set(key, group);
+      if (recipe.gate === "dynamic") sites.gates.set(key, createGate(cols, shape.experts, draw));
     });
   }
   return { net, sites };
@@ -115,6 +117,11 @@ export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[]
     list.push({ name: `${key}.rectifier.a`, value: group.a, rate });
     list.push({ name: `${key}.rectifier.b`, value: group.b, rate });
     list.push({ name: `${key}.rectifier.logits`, value: group.logits, rate });
+  }
+  for (const [key, gate] of sites.gates) {
+    for (const part of ["w1", "b1", "w2", "b2"] as const) {
+      list.push({ name: `${key}.gate.${part}`, value: gate[part], rate });
+    }
   }
   return list;
 }

@@ -34,6 +34,7 @@ export function distill(
   const routes = new Router({ mode: "sampled", seed });
   const target = forward(quiet, teacher, low, new FloatSites(), routes, wanted);
 
+  student.sites.samples = low.shape[0];
   const recompute = low.size / 3 > RECOMPUTE_TOKENS;
   const graph = new Graph(learn ? "recording" : "running", memory, recompute);
   const got: Trace = { layers: [], groups: [] };

@@ -84,6 +84,7 @@ export async function* runOsrc(
   from: number,
 ): AsyncGenerator<TrainEvent, RoutingTable> {
   const groups = [...c.student.sites.rectifiers];
+  if (c.student.sites.gates.size > 0) freezeGates(c);
   let [lossBefore, lossAfter]: (number | null)[] = [null, null];
   let kept: RoutingTable["kept"] = "trained";
   if (groups.length > 0 && c.recipe.osrcIterations > 0) {
@@ -100,6 +101,31 @@ export async function* runOsrc(
   }
   const layers = Object.fromEntries(groups.map(([key, group]) => [key, gatesOf(group)]));
   return { layers, lossBefore, lossAfter, kept };
+}
+
+/**
+ * Replaces dynamic gates by static ones: logits = log(mean gate over the calibration batches). A
+ * router's gate never sees a token in training (routes are replayed) and stays uniform.
+ */
+function freezeGates(c: StageContext): void {
+  const { sites } = c.student;
+  const totals = new Map<string, Float64Array>();
+  sites.gateTap = (key, gates) => {
+    const total = totals.get(key) ?? new Float64Array(gates.length);
+    gates.forEach((gate, i) => {
+      total[i] += gate;
+    });
+    totals.set(key, total);
+  };
+  calibrationLoss(c);
+  sites.gateTap = null;
+  sites.gates.clear();
+  for (const [key, total] of totals) {
+    const logits = sites.rectifiers.get(key)!.logits.data;
+    total.forEach((sum, i) => {
+      logits[i] = Math.log(sum / CALIBRATION_BATCHES);
+    });
+  }
 }
 
 function calibrationLoss(c: StageContext): number {

@@ -148,9 +148,8 @@ test("an output folder that is a file is ERR_IO", async () => {
   expect(readFileSync(join(folder, "occupied"), "utf8")).toBe("mine");
 });
 
-test("cuda and the paper's gate are refused, not replaced", async () => {
+test("cuda is refused, not replaced", async () => {
   expect((await quantize(model, "c", "--device", "cuda")).err).toMatch(/ERR_GPU_UNAVAILABLE/);
-  expect((await quantize(model, "p", "--recipe", "paper")).err).toMatch(/ERR_CONFIG/);
 });
 
 test("Ctrl-C ends with 130 and a checkpoint that --resume goes on from", async () => {

@@ -76,23 +76,49 @@ test("a run writes model, table, log and checkpoint, and the loss falls", async 
   expect(model.metadata.seed).toBe("7");
 });
 
-for (const stopAt of ["rgt", "osrc"] as const) {
-  test(`a run stopped during ${stopAt} and resumed ends in the same bytes as one that was not`, async () => {
-    const whole = await drain(quantizeModel(asModel(tinyNet()), options(`straight-${stopAt}`)));
+for (const [stopAt, recipe] of [
+  ["rgt", "quick"],
+  ["osrc", "quick"],
+  ["rgt", "paper"],
+  ["osrc", "paper"],
+] as const) {
+  test(`${recipe}: a run stopped during ${stopAt} and resumed ends in the bytes of one that was not`, async () => {
+    const whole = await drain(
+      quantizeModel(asModel(tinyNet()), options(`straight-${recipe}-${stopAt}`, { recipe })),
+    );
     const stop = new AbortController();
     const halted = drain(
-      quantizeModel(asModel(tinyNet()), options(`halted-${stopAt}`, { signal: stop.signal })),
+      quantizeModel(
+        asModel(tinyNet()),
+        options(`halted-${recipe}-${stopAt}`, { recipe, signal: stop.signal }),
+      ),
       (event) => {
         if (event.type === "step" && event.stage === stopAt && event.iteration === 2) stop.abort();
       },
     );
     await expect(halted).rejects.toMatchObject({ code: "ERR_ABORTED" });
     const again = await drain(
-      quantizeModel(asModel(tinyNet()), options(`halted-${stopAt}`, { resume: true })),
+      quantizeModel(
+        asModel(tinyNet()),
+        options(`halted-${recipe}-${stopAt}`, { recipe, resume: true }),
+      ),
     );
     expect(await readFile(again.model)).toEqual(await readFile(whole.model));
   });
 }
+
+test("recipe paper trains input-dependent gates and freezes their mean into the table", async () => {
+  const result = await drain(
+    quantizeModel(
+      asModel(tinyNet()),
+      options("paper", { recipe: "paper", iterations: 12, osrc: 0 }),
+    ),
+  );
+  const gates = Object.entries(result.table.layers).filter(([key]) => !key.includes("route"));
+  const uneven = gates.filter(([, row]) => Math.abs(row[0] - 0.5) > 1e-4);
+  expect(uneven.length).toBeGreaterThan(gates.length / 2);
+  expect((await openModel(result.model)).metadata.recipe).toBe("paper");
+});
 
 test("a checkpoint of another run is refused with ERR_RESUME", async () => {
   await drain(quantizeModel(asModel(tinyNet()), options("other", { iterations: 2, osrc: 0 })));

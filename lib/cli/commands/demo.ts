@@ -39,7 +39,7 @@ export const command = defineCommand({
       default: 4,
       help: "bits of weights and activations",
     },
-    { name: "iterations", type: "integer", min: 0, max: 100_000, default: 120, help: "RGT steps" },
+    { name: "iterations", type: "integer", min: 0, max: 100_000, default: 400, help: "RGT steps" },
     {
       name: "seed",
       type: "integer",

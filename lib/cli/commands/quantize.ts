@@ -155,13 +155,6 @@ export const command = defineCommand({
         "--device cuda: this version has no CUDA backend. Use --device cpu.",
       );
     }
-    if (options.recipe === "paper") {
-      throw new Spr2qError(
-        "ERR_CONFIG",
-        "--recipe paper needs the input-dependent gate, which this version does " +
-          "not have yet; expected best, quick or released.",
-      );
-    }
     const model = await openModel(options.model);
     const run = quantizeModel(model, {
       bits: options.bits,
