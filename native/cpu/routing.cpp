@@ -90,6 +90,19 @@ inline void fast_words(const NoiseKey& key, uint32_t token, uint32_t first_block
 #endif
 }
 
+// Bit i: a's lane i >= b's.
+inline uint32_t lanes_at_least(VecF a, VecF b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ);
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= (a.v[i] >= b.v[i] ? 1u : 0u) << i;
+  return bits;
+#endif
+}
+
 // How far rough_gumbel may lie above the exact noise (never below it by more than 0.002): log2 of a
 // mantissa taken as a straight line is short by up to 0.0861, times ln 2, and E is right to 0.1 %.
 constexpr float kRoughError = 0.065f;
@@ -125,8 +138,28 @@ inline void noisy(const float* logits, int64_t count, int64_t mode, const NoiseK
 
 // The first index of the largest, by the reference's comparisons (so that NaN acts as it does there).
 inline int32_t first_largest(const float* row, int64_t count) {
+  int64_t k = kLanes;
+  if (count >= kLanes) {
+    VecF best = load(row), spread = best - best;
+    for (; k + kLanes <= count; k += kLanes) {
+      const VecF value = load(row + k);
+      best = max(best, value);
+      spread = spread + (value - value);  // NaN as soon as a value is NaN or infinite
+    }
+    const float top = largest(best);
+    bool plain = sum(spread) == 0;
+    float rest = top;
+    for (; k < count; ++k) {
+      plain = plain && row[k] == row[k];
+      rest = row[k] > rest ? row[k] : rest;
+    }
+    for (k = 0; plain && k + kLanes <= count; k += kLanes) {
+      const uint32_t found = lanes_at_least(load(row + k), splat(rest));
+      if (found) return static_cast<int32_t>(k + __builtin_ctz(found));
+    }
+  }
   int64_t at = 0;
-  for (int64_t k = 1; k < count; ++k) at = row[k] > row[at] ? k : at;
+  for (k = 1; k < count; ++k) at = row[k] > row[at] ? k : at;
   return static_cast<int32_t>(at);
 }
 
@@ -155,11 +188,16 @@ inline int32_t choose(const float* logits, int64_t count, const NoiseKey& key, i
   // float32 logits: the sum's own rounding grows with its size.
   const float least = top - kRoughError - 4e-7f * (top < 0 ? -top : top);
   float chosen = 0;
-  int64_t at = -1, candidates = 0, only = 0;
-  for (int64_t k = 0; k < count; ++k) {
-    if (rough[k] >= least) only = k, ++candidates;
+  int64_t at = -1;
+  int candidates = 0;
+  for (int64_t k = 0; k < count; k += kLanes) {
+    const uint32_t found = lanes_at_least(load(rough + k), splat(least));
+    if (!found) continue;
+    candidates += __builtin_popcount(found);
+    at = k + __builtin_ctz(found);
   }
-  if (candidates == 1 && odd == 0) return static_cast<int32_t>(only);
+  if (candidates == 1 && odd == 0) return static_cast<int32_t>(at);
+  at = -1;
   for (int64_t k = 0; k < count; ++k) {
     if (odd == 0 && rough[k] < least) continue;
     const float exact = logits[k] + gumbel_of(words[k]);

@@ -3,6 +3,7 @@ import { native } from "../../lib/binding.ts";
 import type { F32, I32 } from "../../lib/binding.ts";
 import { dot, fastBackends, finiteDifferenceError, on, random } from "./harness.ts";
 import { relativeError, uniform, zeros } from "./harness.ts";
+import { gumbelNoise, philox } from "./philox_oracle.ts";
 
 const ARGMAX = 0;
 const SAMPLED = 1;
@@ -33,7 +34,53 @@ function repeated(row: readonly number[], tokens: number): F32 {
   return Float32Array.from({ length: tokens * row.length }, (_, i) => row[i % row.length]);
 }
 
+test("the oracle's Philox4x32-10 gives the published words for zero and all-ones input", () => {
+  const hex = (words: bigint[]) => words.map((w) => w.toString(16));
+  expect(hex(philox([0n, 0n, 0n, 0n], [0n, 0n]))).toEqual([
+    "6627e8d5",
+    "e169c58d",
+    "bc57ac4c",
+    "9b00dbd8",
+  ]);
+  const ones = 0xffffffffn;
+  expect(hex(philox([ones, ones, ones, ones], [ones, ones]))).toEqual([
+    "408f276d",
+    "41c83b0e",
+    "a20bc7c6",
+    "6d5451fd",
+  ]);
+});
+
+test("the noise has the mean and the variance of a Gumbel variable", () => {
+  const noise = Array.from({ length: 150 }, (_, token) => gumbelNoise(7, 1, 2, token, 64)).flat();
+  const mean = noise.reduce((a, b) => a + b) / noise.length;
+  const variance = noise.reduce((a, b) => a + (b - mean) ** 2, 0) / noise.length;
+  expect(Math.abs(mean - 0.5772157)).toBeLessThan(0.05);
+  expect(Math.abs(variance - Math.PI ** 2 / 6)).toBeLessThan(0.15);
+});
+
 describe.each(everywhere)("routing on %s", (backend) => {
+  test("the class is the argmax of logits plus the noise of (seed, tile + sample, layer, token)", () => {
+    const [seed, tile, layer] = [2 ** 40 + 12345, 2 ** 35 + 6, 19];
+    for (const [tokens, count] of [
+      [40, 64],
+      [13, 7],
+      [5, 150],
+    ]) {
+      const logits = random(2 * tokens * count, 1, -1, 1);
+      const classes = on(backend, () =>
+        route(logits, 2, tokens, count, SAMPLED, seed, tile, layer),
+      );
+      const expected = Array.from(classes, (_, n) => {
+        const sample = Math.floor(n / tokens);
+        const noise = gumbelNoise(seed, tile + sample, layer, n % tokens, count);
+        const total = noise.map((x, k) => x + logits[n * count + k]);
+        return total.indexOf(Math.max(...total));
+      });
+      expect([...classes]).toEqual(expected);
+    }
+  });
+
   test("argmax takes the largest logit, the first among equals", () => {
     const logits = Float32Array.of(0, 3, 1, 3, 2, 2, 2, 2, -5, -4, -9, -4);
     expect([...on(backend, () => route(logits, 1, 3, 4, ARGMAX))]).toEqual([1, 0, 1]);
@@ -53,7 +100,7 @@ describe.each(everywhere)("routing on %s", (backend) => {
     expect(chiSquare).toBeLessThan(22.5); // 6 degrees of freedom: exceeded once in 1000 seeds
   });
 
-  test("the noise has the mean and the variance of a Gumbel variable", () => {
+  test("differences of noise are logistic at every threshold", () => {
     // Two classes: class 0 wins where n0 - n1 > t. The difference of two Gumbel variables is
     // logistic, so its distribution function is known at every t.
     const tokens = 20000;
