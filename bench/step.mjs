@@ -5,11 +5,12 @@ import { native } from "../dist/lib/binding.js";
 import { openModel } from "../dist/lib/infer/model.js";
 import { policyFor } from "../dist/lib/quant/policy.js";
 import { RECIPES } from "../dist/lib/quant/recipes.js";
-import { createStudent, trainablesOf } from "../dist/lib/quant/student.js";
+import { createStudent } from "../dist/lib/quant/student.js";
 import { Memory } from "../dist/lib/tensor.js";
 import { Adam } from "../dist/lib/train/adam.js";
 import { distill } from "../dist/lib/train/distill.js";
 import { PatchSource } from "../dist/lib/train/patches.js";
+import { trainablesOf } from "../dist/lib/train/trainables.js";
 
 const [path, folder, batch = "8", patch = "64", steps = "5"] = process.argv.slice(2);
 const model = await openModel(path);

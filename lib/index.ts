@@ -12,7 +12,7 @@ export { type Model, openModel } from "./infer/model.ts";
 export type { Tiling } from "./infer/tiles.ts";
 
 /* Quantising */
-export { type QuantizeOptions, type QuantizeResult, quantizeModel } from "./quant/run.ts";
+export { type QuantizeOptions, type QuantizeResult, quantizeModel } from "./train/run.ts";
 export type { Leads, Scope } from "./quant/policy.ts";
 export { RECIPES, type Recipe, type RecipeName } from "./quant/recipes.ts";
 export type { TrainEvent } from "./train/events.ts";

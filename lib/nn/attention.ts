@@ -1,8 +1,7 @@
-/** Window attention on graphs, float and on codes (native ops window_attention*). */
+/** Window attention on graphs (native ops window_attention*). */
 import { type Graph, Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
 import type { Grid } from "../ops.ts";
-import type { Codes } from "../quant/codes.ts";
 
 /** Heads, window side and cyclic shift of one attention layer. */
 export interface WindowShape extends Grid {
@@ -19,13 +18,19 @@ export type ProbabilityCodes =
 
 const KIND = { float: 0, uniform: 1, "half-exponent": 2 } as const;
 
-function sidesOf(channels: number, shape: WindowShape, codes: ProbabilityCodes): number[] {
+/** Sizes and modes in the order of the native op. */
+export function attentionSides(
+  channels: number,
+  shape: WindowShape,
+  codes: ProbabilityCodes,
+): number[] {
   const { batch, height, width, heads, window, shift } = shape;
   const bits = codes.kind === "float" ? 8 : codes.bits;
   return [batch, height, width, heads, channels / heads, window, shift, KIND[codes.kind], bits];
 }
 
-function boundsOf(codes: ProbabilityCodes): Var | null {
+/** Bounds of uniform probability codes, null for the other kinds. */
+export function probabilityBounds(codes: ProbabilityCodes): Var | null {
   return codes.kind === "uniform" ? codes.bounds : null;
 }
 
@@ -38,8 +43,8 @@ export function windowAttention(
   codes: ProbabilityCodes = { kind: "float" },
   probabilities: F32 | null = null,
 ): Var {
-  const sides = sidesOf(q.shape[1], shape, codes);
-  const bounds = boundsOf(codes);
+  const sides = attentionSides(q.shape[1], shape, codes);
+  const bounds = probabilityBounds(codes);
   const y = new Var(g.floats(q.size), q.shape);
   g.run(
     "windowAttention",
@@ -57,37 +62,8 @@ export function windowAttention(
   );
 }
 
-/** The same on codes of q, k and v: the arithmetic of the packed plan. */
-export function codedWindowAttention(
-  g: Graph,
-  [q, k, v]: readonly [Codes, Codes, Codes],
-  grid: F32,
-  table: Var,
-  shape: WindowShape,
-  codes: ProbabilityCodes,
-): Var {
-  const sides = sidesOf(q.shape[1], shape, codes);
-  const bounds = boundsOf(codes);
-  const y = new Var(g.floats(q.size), q.shape);
-  g.run(
-    "codedWindowAttention",
-    q.codes,
-    k.codes,
-    v.codes,
-    grid,
-    table.data,
-    bounds?.data ?? null,
-    y.data,
-    ...sides,
-    q.bits,
-  );
-  return g.record(y, [q, k, v, table, bounds], (gy) => {
-    const values = [q, k, v].map((operand) => operand.dequantise(g)) as [F32, F32, F32];
-    return attentionGradient(g, values, table, bounds, gy, sides);
-  });
-}
-
-function attentionGradient(
+/** Gradients of q, k, v, the table and the probability bounds. */
+export function attentionGradient(
   g: Graph,
   [q, k, v]: readonly [F32, F32, F32],
   table: Var,

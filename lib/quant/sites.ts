@@ -9,12 +9,8 @@ import type { F32 } from "../binding.ts";
 import { expected } from "../errors.ts";
 import type { LayerWeights } from "../models/mambairv2.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
-import {
-  codedWindowAttention,
-  type ProbabilityCodes,
-  type WindowShape,
-  windowAttention,
-} from "../nn/attention.ts";
+import { type ProbabilityCodes, type WindowShape, windowAttention } from "../nn/attention.ts";
+import { codedWindowAttention } from "./coded_attention.ts";
 import { selectiveScan } from "../nn/selective_scan.ts";
 import * as ops from "../ops.ts";
 import {

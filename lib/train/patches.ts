@@ -8,6 +8,7 @@ import { Spr2qError } from "../errors.ts";
 import { listImages } from "../io/images.ts";
 import { decodePng, type RasterImage } from "../io/png.ts";
 import { bicubicResize } from "../metrics/resize.ts";
+import { generator } from "../random.ts";
 import { floats } from "../tensor.ts";
 
 /** One HR image (cropped to a multiple of the scale) and its LR twin, 8-bit RGB. */
@@ -23,19 +24,6 @@ interface Pair {
 export interface Batch {
   readonly low: Var;
   readonly high: Var;
-}
-
-/** A small counter-based generator: uniform numbers in [0, 1) from a seed (mulberry32). */
-export function generator(...seeds: readonly number[]): () => number {
-  let state = 0x9e3779b9;
-  for (const seed of seeds) state = Math.imul(state ^ (seed >>> 0), 0x85ebca6b) ^ (state >>> 13);
-  state >>>= 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }
 
 /** 8-bit RGB of an image, grey replicated, alpha dropped, cropped to multiples of `scale`. */

@@ -6,10 +6,11 @@ import { type Initial, type MambaConfig, parameterSpecs } from "../models/parame
 import { FloatSites } from "../models/sites.ts";
 import { Router } from "../nn/routing.ts";
 import { scheduleAt } from "../quant/recipes.ts";
+import { generator } from "../random.ts";
 import type { Memory } from "../tensor.ts";
 import { Adam } from "./adam.ts";
 import type { TrainEvent } from "./events.ts";
-import { generator, type PatchSource } from "./patches.ts";
+import type { PatchSource } from "./patches.ts";
 
 export interface PretrainSettings {
   readonly iterations: number;

@@ -3,7 +3,7 @@ import { expected, Spr2qError } from "../../errors.ts";
 import { openModel } from "../../infer/model.ts";
 import type { Scope } from "../../quant/policy.ts";
 import type { RecipeName } from "../../quant/recipes.ts";
-import { quantizeModel, type QuantizeResult } from "../../quant/run.ts";
+import { quantizeModel, type QuantizeResult } from "../../train/run.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { writeRunReport } from "../../report/run.ts";
 import { defineCommand } from "../args.ts";

@@ -12,10 +12,10 @@ import { psnrY } from "../metrics/psnr.ts";
 import { forward } from "../models/mambairv2.ts";
 import { Router } from "../nn/routing.ts";
 import { Memory } from "../tensor.ts";
-import type { Adam } from "../train/adam.ts";
-import { readCheckpoint, writeCheckpoint } from "../train/checkpoint.ts";
-import { JsonLines, type Position, type Stage, type TrainEvent } from "../train/events.ts";
-import { PatchSource } from "../train/patches.ts";
+import type { Adam } from "./adam.ts";
+import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
+import { JsonLines, type Position, type Stage, type TrainEvent } from "./events.ts";
+import { PatchSource } from "./patches.ts";
 import {
   type OsrcStart,
   osrcOptimiser,
@@ -24,11 +24,11 @@ import {
   runOsrc,
   runRgt,
   type StageContext,
-} from "../train/stages.ts";
-import { packStudent } from "./pack.ts";
-import { type Leads, policyFor, type Scope } from "./policy.ts";
-import { type Recipe, RECIPES, type RecipeName } from "./recipes.ts";
-import { createStudent, type Student } from "./student.ts";
+} from "./stages.ts";
+import { packStudent } from "../quant/pack.ts";
+import { type Leads, policyFor, type Scope } from "../quant/policy.ts";
+import { type Recipe, RECIPES, type RecipeName } from "../quant/recipes.ts";
+import { createStudent, type Student } from "../quant/student.ts";
 
 export interface QuantizeOptions {
   readonly bits: number;

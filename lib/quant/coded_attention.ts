@@ -1,0 +1,41 @@
+/** Window attention on codes of q, k and v. */
+import { type Graph, Var } from "../autograd.ts";
+import type { F32 } from "../binding.ts";
+import {
+  attentionGradient,
+  attentionSides,
+  type ProbabilityCodes,
+  probabilityBounds,
+  type WindowShape,
+} from "../nn/attention.ts";
+import type { Codes } from "./codes.ts";
+
+/** The same on codes of q, k and v: the arithmetic of the packed plan. */
+export function codedWindowAttention(
+  g: Graph,
+  [q, k, v]: readonly [Codes, Codes, Codes],
+  grid: F32,
+  table: Var,
+  shape: WindowShape,
+  codes: ProbabilityCodes,
+): Var {
+  const sides = attentionSides(q.shape[1], shape, codes);
+  const bounds = probabilityBounds(codes);
+  const y = new Var(g.floats(q.size), q.shape);
+  g.run(
+    "codedWindowAttention",
+    q.codes,
+    k.codes,
+    v.codes,
+    grid,
+    table.data,
+    bounds?.data ?? null,
+    y.data,
+    ...sides,
+    q.bits,
+  );
+  return g.record(y, [q, k, v, table, bounds], (gy) => {
+    const values = [q, k, v].map((operand) => operand.dequantise(g)) as [F32, F32, F32];
+    return attentionGradient(g, values, table, bounds, gy, sides);
+  });
+}

@@ -1,0 +1,61 @@
+/** What the two stages of SPR2Q may move, and how fast: bounds, rectifiers, gates. */
+import type { Bounds } from "../quant/codes.ts";
+import type { Recipe } from "../quant/recipes.ts";
+import type { QuantisedSites } from "../quant/sites.ts";
+import type { Trainable } from "./adam.ts";
+
+/** Mean over a site's ranges, the unit of its relative rate. */
+function rangeOf({ lower, upper, granularity }: Bounds): number {
+  if (lower === upper) return upper.data[1] - upper.data[0];
+  if (granularity === "column") return upper.data[0];
+  const ranges = [...upper.data].map((high, i) => high - lower.data[i]);
+  return ranges.reduce((a, b) => a + b, 0) / ranges.length;
+}
+
+/** Keeps upper - lower at least 1e-6 max(1, |lower|, |upper|) after a step. */
+function keepApart({ lower, upper, granularity }: Bounds): void {
+  if (granularity === "column") {
+    upper.data[0] = Math.max(upper.data[0], 1e-6);
+    return;
+  }
+  const joint = lower === upper;
+  for (let i = 0; i < (joint ? 1 : upper.size); i++) {
+    const [low, high] = [lower.data[i], upper.data[joint ? 1 : i]];
+    const least = 1e-6 * Math.max(1, Math.abs(low), Math.abs(high));
+    if (high - low < least) upper.data[joint ? 1 : i] = low + least * 1.0001;
+  }
+}
+
+/** Bounds and rectifiers as trainables of the RGT stage. */
+export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[] {
+  const list: Trainable[] = [];
+  for (const [site, bounds] of sites.bounds) {
+    const unit = recipe.relativeBounds ? rangeOf(bounds) : 1;
+    const rate = (): number => recipe.boundRate * unit;
+    const project = (): void => keepApart(bounds);
+    list.push({ name: `${site}.upper`, value: bounds.upper, rate, project });
+    if (bounds.lower !== bounds.upper)
+      list.push({ name: `${site}.lower`, value: bounds.lower, rate, project });
+  }
+  const rate = (): number => recipe.rectifierRate;
+  for (const [key, group] of sites.rectifiers) {
+    list.push({ name: `${key}.rectifier.a`, value: group.a, rate });
+    list.push({ name: `${key}.rectifier.b`, value: group.b, rate });
+    list.push({ name: `${key}.rectifier.logits`, value: group.logits, rate });
+  }
+  for (const [key, gate] of sites.gates) {
+    for (const part of ["w1", "b1", "w2", "b2"] as const) {
+      list.push({ name: `${key}.gate.${part}`, value: gate[part], rate });
+    }
+  }
+  return list;
+}
+
+/** The gates alone: trainables of the OSRC stage. */
+export function gateTrainables(sites: QuantisedSites, recipe: Recipe): Trainable[] {
+  return [...sites.rectifiers].map(([key, group]) => ({
+    name: `${key}.rectifier.logits`,
+    value: group.logits,
+    rate: () => recipe.osrcRate,
+  }));
+}
