@@ -1,8 +1,8 @@
 // The router's noise: counter-based, so that a token's draw depends on what it is and not on when
 // or where it is computed. Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
 // 1, 2, 3", 2011) turns key = seed and counter = (token, layer and block, tile) into four words.
-// Class k takes word (k / 16) % 4 of block 16 (k / 64) + k % 16: sixteen blocks make the words of 64
-// classes in class order, one lane per block. A word's upper 24 bits make U in (0, 1), and
+// Class k takes word (k / 16) % 4 of block 16 (k / 64) + k % 16: sixteen blocks make the words of
+// 64 classes in class order, one lane per block. A word's upper 24 bits make U in (0, 1), and
 // noise = -log(-log U), a Gumbel variable, by log_shared: the same bits on every backend.
 #pragma once
 #include "exponent.hpp"
@@ -26,7 +26,8 @@ static inline void philox_words(const NoiseKey& key, uint32_t token, uint32_t fi
   const uint32_t where = (static_cast<uint32_t>(key.layer) << 16) + first_block;
   const uint64_t tile = static_cast<uint64_t>(key.tile), seed = static_cast<uint64_t>(key.seed);
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  uint32_t *c0 = words, *c1 = words + kPhiloxLanes, *c2 = c1 + kPhiloxLanes, *c3 = c2 + kPhiloxLanes;
+  uint32_t *c0 = words, *c1 = c0 + kPhiloxLanes;
+  uint32_t *c2 = c1 + kPhiloxLanes, *c3 = c2 + kPhiloxLanes;
   for (int lane = 0; lane < kPhiloxLanes; ++lane) {
     c0[lane] = token;
     c1[lane] = where + static_cast<uint32_t>(lane);

@@ -34,7 +34,7 @@ struct Windows {
     return 3 * band(y, height) + band(x, width);
   }
 
-  // True where a window holds more than one label: it touches the rolled image's last row or column.
+  // True where a window holds more than one label: one in the rolled image's last row or column.
   bool masked(int64_t index) const {
     const int64_t place = index % per_sample();
     return shift > 0 &&

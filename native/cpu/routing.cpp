@@ -1,8 +1,9 @@
 // Routing, fast: one task per run of tokens. Philox runs sixteen blocks at a time in 64-bit lanes.
 // The choice needs few logarithms: a rough noise, right to kRoughError, leaves the classes that can
-// still win, nearly always one; among several core/philox.hpp's exact noise decides, so the choice is
-// the reference's on every backend. Sorting counts and places by fixed runs of tokens, so it is parallel within
-// a sample too; gradients of the pool are kept per run and added in order.
+// still win, nearly always one; among several the exact noise of core/philox.hpp decides, so that
+// the choice is the reference's on every backend. Sorting counts and places by fixed runs of
+// tokens, so it is parallel within a sample too; gradients of the pool are kept per run and added
+// in order.
 #include "../core/philox.hpp"
 #include "simd.hpp"
 
@@ -136,7 +137,7 @@ inline void noisy(const float* logits, int64_t count, int64_t mode, const NoiseK
   for (int64_t k = count; k < chunks_of(count, kLanes) * kLanes; ++k) row[k] = -3.4e38f;
 }
 
-// The first index of the largest, by the reference's comparisons (so that NaN acts as it does there).
+// The first index of the largest, by the reference's comparisons: NaN acts as it does there.
 inline int32_t first_largest(const float* row, int64_t count) {
   int64_t k = kLanes;
   if (count >= kLanes) {
@@ -229,7 +230,7 @@ void route(const Route& a) {
 }
 
 void route_grad(const RouteGrad& a) {
-  // The pool transposed, (states, padded classes): then <pool[k], gprompt> has classes in the lanes.
+  // The pool transposed, (states, padded classes): <pool[k], gprompt> has classes in the lanes.
   const int64_t width = chunks_of(a.count, kLanes) * kLanes;
   float* pool = scratch<float>(0, a.states * width);
   for (int64_t i = 0; i < a.states; ++i) {

@@ -199,9 +199,10 @@ void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const B
     }
     for (int64_t p = 0; p < keys; p += kBlock) {
       const Start start(layout, bias, offset, m.place, head, p);
+      const VecF scale = grids.scale, key_scale = grids.key_scale;
       const VecF top = m.place.masked
-                           ? tile.template logits<true>(p, grids.scale, grids.key_scale, m.S, start)
-                           : tile.template logits<false>(p, grids.scale, grids.key_scale, m.S, start);
+                           ? tile.template logits<true>(p, scale, key_scale, m.S, start)
+                           : tile.template logits<false>(p, scale, key_scale, m.S, start);
       const VecF total = tile.weigh(m.S, top, grids.levels);
       tile.mix(total, grids.step, grids.lower, m.out);
       unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);

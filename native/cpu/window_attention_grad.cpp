@@ -46,8 +46,8 @@ struct Memory {
 
 // Rows of kWidth floats, zeros behind head_dim and behind the last position.
 template <int D>
-SPR2Q_PASS void pack_wide(const float* from, const int64_t* at, int64_t keys, int64_t padded, int64_t head_dim,
-               float* to) {
+SPR2Q_PASS void pack_wide(const float* from, const int64_t* at, int64_t keys, int64_t padded,
+                          int64_t head_dim, float* to) {
   constexpr int kWidth = Memory<D>::kWidth;
   for (int64_t p = 0; p < padded; ++p) {
     const int64_t here = p < keys ? head_dim : 0;
@@ -200,7 +200,8 @@ void gradients(const WindowAttentionGrad& a, const BiasLayout& layout, const flo
       }
       slopes<D>(m.gy_columns + p, padded, m.v, keys, m.T);
       for (int v = 0; v < kVectors; ++v) {
-        float *S = m.S + v * kLanes, *T = m.T + v * kLanes, *gtable = gbias + layout.at(head, p / kLanes + v);
+        float *S = m.S + v * kLanes, *T = m.T + v * kLanes;
+        float* gtable = gbias + layout.at(head, p / kLanes + v);
         sweep(quantiser, largest[v], windows.window, S, T, offset, gtable);
       }
       mix<D>(m.T, m.k, keys, m.out);

@@ -1,7 +1,7 @@
 // Half-exponent attention in integers, for AVX-512 with VNNI: vpdpbusd multiplies four unsigned by
 // four signed bytes and adds into a lane, so a key of 12 codes takes three instructions, and four
-// keys' weights q^2 (at most 225, from codes of up to 4 bits) meet their values in one. Every sum is
-// exact, and logits and codes come from the float path's operations in its order: the same bits.
+// keys' weights q^2 (at most 225, from codes of up to 4 bits) meet their values in one. Every sum
+// is exact, and logits and codes come from the float path's operations in its order: same bits.
 // Per head: q as (head_dim/4, padded positions) of four codes each, k as (keys, head_dim/4), v as
 // (keys/4, dimensions) of one dimension of four keys. W(keys/4, 16): four weights per query.
 #pragma once

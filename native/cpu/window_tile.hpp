@@ -21,10 +21,10 @@ constexpr int kVectors = 2;    // two share each broadcast key, which costs a lo
 constexpr int kMixChunk = 6;   // 12 sums, two weights and a broadcast: the 16 registers there are
 #endif
 constexpr int kBlock = kVectors * kLanes;
-constexpr int kKeyGroup = 4;   // keys side by side in products(): enough chains to hide an fma's latency
+constexpr int kKeyGroup = 4;   // keys side by side in products(): chains that hide an fma's latency
 
-// exp2_shared, lane by lane: to the bit down to 2^-126 and, below, anything from 0 to that (kClamped:
-// 2^-126). No code tells the difference; sums of float weights might.
+// exp2_shared, lane by lane: to the bit down to 2^-126 and, below, anything from 0 to that
+// (kClamped: 2^-126). No code tells the difference; sums of float weights might.
 template <bool kClamped = false>
 inline VecF exp2_lanes(VecF x) {
 #if !defined(__AVX512F__)
@@ -121,7 +121,9 @@ struct Place {
   int64_t padded;
   bool masked;
 
-  static int64_t floats(int64_t keys) { return 2 * keys + keys / 4 + 16 + 9 * round_up(keys, kBlock); }
+  static int64_t floats(int64_t keys) {
+    return 2 * keys + keys / 4 + 16 + 9 * round_up(keys, kBlock);
+  }
 
   void lay_out(float* memory, int64_t keys) {
     padded = round_up(keys, kBlock);
@@ -184,7 +186,8 @@ constexpr int quad_at(int i) { return 4 * i + 4 <= D ? 4 * i : D - 4; }
 
 // (positions, D) rows of one head, zeros behind head_dim; T is float or a code.
 template <int D, class T>
-SPR2Q_PASS void pack_rows(const T* from, const int64_t* at, int64_t keys, int64_t head_dim, float* to) {
+SPR2Q_PASS void pack_rows(const T* from, const int64_t* at, int64_t keys, int64_t head_dim,
+                          float* to) {
   for (int64_t j = 0; j < keys; ++j) {
     const T* row = from + at[j];
     if (head_dim == D) {
@@ -262,7 +265,7 @@ __attribute__((always_inline)) inline void products(const float* columns, int64_
     for (int i = 0; i < kKeyGroup; ++i) {
       for (int v = 0; v < kVectors; ++v) sum[i][v] = start(j + i, v);
     }
-#pragma GCC unroll 64
+#pragma GCC unroll 16
     for (int d = 0; d < D; ++d) {
 #pragma GCC unroll 8
       for (int i = 0; i < kKeyGroup; ++i) {

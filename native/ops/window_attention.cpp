@@ -46,7 +46,8 @@ double weigh(const WindowAttention& a, std::vector<double>& row) {
     } else {
       const double lower = a.probability_bounds.data[0], upper = a.probability_bounds.data[1];
       const double u = (weight / sum - lower) * levels / (upper - lower);
-      weight = lower + (upper - lower) / levels * std::nearbyint(std::fmin(std::fmax(u, 0), levels));
+      const double code = std::nearbyint(std::fmin(std::fmax(u, 0), levels));
+      weight = lower + (upper - lower) / levels * code;
     }
   }
   return a.probability_codes == kHalfExponent ? total : 1.0;

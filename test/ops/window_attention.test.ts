@@ -32,6 +32,15 @@ function deviatingRows(a: F32, b: F32, headDim: number): { share: number; worst:
   return { share: (rows * headDim) / b.length, worst };
 }
 
+const known = new Map<string, F32>();
+
+/** Runs the reference once per case, not once per backend. */
+function reference(label: string, run: () => F32): F32 {
+  const found = known.get(label) ?? on("reference", run);
+  known.set(label, found);
+  return found;
+}
+
 describe("the reference of window attention", () => {
   test.each(shapes)(
     "agrees with rolling and partitioning by hand: $height x $width, window $window",
@@ -152,13 +161,16 @@ describe.each(fastBackends)("window attention on %s against the reference", (bac
     for (const s of shapes.slice(0, 5)) {
       const o = operands(s, 41, 1.5);
       const n = s.batch * s.height * s.width * s.heads * s.window ** 2;
-      const [p, expectedP] = [zeros(n), zeros(n)];
-      const expected = on("reference", () => attend(s, o, mode, bits, expectedP));
-      const { share, worst } = deviatingRows(
-        on(backend, () => attend(s, o, mode, bits, p)),
-        expected,
-        s.headDim,
-      );
+      const p = zeros(n);
+      const y = on(backend, () => attend(s, o, mode, bits, p));
+      const label = `${name(s)} ${mode} ${bits}`;
+      const expected = reference(label, () => attend(s, o, mode, bits));
+      const expectedP = reference(`softmax of ${name(s)}`, () => {
+        const softmax = zeros(n);
+        attend(s, o, FLOAT, 4, softmax);
+        return softmax;
+      });
+      const { share, worst } = deviatingRows(y, expected, s.headDim);
       // A logit that rounds the other way moves one code by one: rare, and small.
       expect(share).toBeLessThan(0.005);
       expect(worst).toBeLessThan(0.2);
@@ -217,15 +229,6 @@ describe.each(everywhere)("window attention on codes on %s", (backend) => {
     }
   });
 });
-
-const known = new Map<string, F32>();
-
-/** Runs the reference once per case, not once per backend. */
-function reference(label: string, run: () => F32): F32 {
-  const found = known.get(label) ?? on("reference", run);
-  known.set(label, found);
-  return found;
-}
 
 describe.each(fastBackends)("window attention on codes: %s has the reference's bits", (backend) => {
   test.each([
