@@ -15,21 +15,10 @@ import { createStudent } from "../../lib/quant/student.ts";
 import { Memory } from "../../lib/tensor.ts";
 import { initialise } from "../../lib/train/pretrain.ts";
 import { random } from "../io/helpers.ts";
+import { TINY as LARGER } from "../tiny_net.ts";
 
 /** A x2 network of the family with 10 thousand parameters. */
-export const TINY: MambaConfig = {
-  scale: 2,
-  channels: 16,
-  depths: [1, 1],
-  heads: 2,
-  window: 8,
-  hidden: 16,
-  states: 4,
-  deltaRank: 1,
-  promptRank: 8,
-  classes: 16,
-  routerHidden: 8,
-};
+export const TINY: MambaConfig = { ...LARGER, depths: [1, 1] };
 
 /** Seeded weights; layer scales of 1, so that what a layer does is seen in the result. */
 export function tinyNetwork(seed = 1): MambaIRv2 {
