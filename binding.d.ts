@@ -30,9 +30,16 @@ export interface NativeBinding {
     inputFloats: number, outputFloats: number,
   ): PlanHandle;
   /** Runs a plan off the event loop; false where `cancel[0]` became non-zero before its end. */
-  runPlan(plan: PlanHandle, input: F32, output: F32, cancel: I32 | null): Promise<boolean>;
+  runPlan(plan: PlanHandle, input: F32, output: F32, cancel: I32 | null,
+    seconds: Float64Array | null): Promise<boolean>;
   linear(
     x: F32, weight: F32, bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number,
+  ): void;
+  packLinear(
+    weight: F32, bias: F32 | null, packed: U8, inputs: number, outputs: number,
+  ): void;
+  packedLinear(
+    x: F32, packed: U8, y: F32, rows: number, inputs: number, outputs: number,
   ): void;
   linearGradInput(
     gy: F32, weight: F32, gx: F32, rows: number, inputs: number, outputs: number,
@@ -45,6 +52,15 @@ export interface NativeBinding {
     x: U8, weight: U8, xLower: F32, xUpper: F32, weightLower: F32, weightUpper: F32,
     bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number, xBits: number,
     weightBits: number, xGranularity: number, weightGranularity: number, storageBits: number,
+  ): void;
+  packCodedLinear(
+    weight: U8, xLower: F32, xUpper: F32, weightLower: F32, weightUpper: F32,
+    bias: F32 | null, packed: U8, inputs: number, outputs: number, xBits: number,
+    weightBits: number, xGranularity: number, weightGranularity: number, storageBits: number,
+  ): void;
+  packedCodedLinear(
+    x: U8, packed: U8, y: F32, rows: number, inputs: number, outputs: number, xBits: number,
+    weightBits: number,
   ): void;
   conv2d(
     x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
@@ -102,7 +118,7 @@ export interface NativeBinding {
   scatterRows(x: F32, index: I32, y: F32, rows: number, channels: number): void;
   padImage(
     x: F32, mean: F32, y: F32, batch: number, height: number, width: number, paddedHeight: number,
-    paddedWidth: number, channels: number,
+    paddedWidth: number, channels: number, reflect: number,
   ): void;
   pixelShuffle(
     x: F32, mean: F32, y: F32, batch: number, height: number, width: number, channels: number,

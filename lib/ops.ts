@@ -231,11 +231,22 @@ function permuteRows(g: Graph, x: Var, order: I32, op: Permutation, inverse: Per
   });
 }
 
-/** Symmetric padding below and right to (height, width), minus mean; x (batch, h, w, 3). */
-export function padImage(g: Graph, x: Var, mean: F32, height: number, width: number): Var {
+/**
+ * Mirrored padding below and right to (height, width), minus mean; x (batch, h, w, 3). The edge is
+ * repeated ("symmetric") or not ("reflect").
+ */
+export function padImage(
+  g: Graph,
+  x: Var,
+  mean: F32,
+  height: number,
+  width: number,
+  padding: "symmetric" | "reflect" = "symmetric",
+): Var {
   const [batch, h, w, channels] = x.shape;
   const y = new Var(g.floats(batch * height * width * channels), [batch, height, width, channels]);
-  g.run("padImage", x.data, mean, y.data, batch, h, w, height, width, channels);
+  const sides = [batch, h, w, height, width, channels, padding === "reflect" ? 1 : 0];
+  g.run("padImage", x.data, mean, y.data, ...sides);
   return y;
 }
 

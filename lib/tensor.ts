@@ -49,6 +49,11 @@ export function floats(length: number): F32 {
   return new Float32Array(native().allocate(Math.max(4, length * 4)), 0, length).fill(0);
 }
 
+/** Zeroed bytes on a cache line, outside every pool. */
+export function bytes(length: number): U8 {
+  return new Uint8Array(native().allocate(length), 0, length).fill(0);
+}
+
 /** A copy of `data` outside every pool. */
 export function floatsFrom(data: ArrayLike<number>): F32 {
   const copy = floats(data.length);

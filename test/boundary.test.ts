@@ -33,7 +33,7 @@ test("bad arguments are refused by name and never reach a kernel", () => {
 
 test("a plan that reaches outside its arena is refused when it is made", () => {
   const gelu = native().opNames().indexOf("gelu");
-  const code = Float64Array.from([gelu, 0, 0, 4, 0, 16, 4, 4]);
+  const code = Float64Array.from([gelu, -1, 0, 0, 4, 0, 0, 16, 4, 0, 4]);
   expect(() => native().createPlan(code, [], 24, 0, 0)).toThrow(/outside its block/);
   expect(native().createPlan(code, [], 32, 0, 0)).toBeTypeOf("object");
   expect(() => native().createPlan(Float64Array.from([9999]), [], 0, 0, 0)).toThrow(/unknown op/);

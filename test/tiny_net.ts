@@ -1,9 +1,11 @@
-/** A small random network, made fresh for each test file: every op of the family, in milliseconds. */
+/** Small random networks, made fresh for each test file: every op of a family, in milliseconds. */
 import type { Model } from "../lib/infer/model.ts";
 import { Var } from "../lib/autograd.ts";
-import type { MambaIRv2 } from "../lib/models/mambairv2.ts";
-import type { MambaConfig } from "../lib/models/parameters.ts";
+import { MAMBAIRV2 } from "../lib/models/mambairv2.ts";
+import type { MambaConfig } from "../lib/models/mambairv2_parameters.ts";
+import type { Network } from "../lib/models/network.ts";
 import { FloatSites } from "../lib/models/sites.ts";
+import { SWINIR, type SwinConfig } from "../lib/models/swinir.ts";
 import { initialise } from "../lib/train/pretrain.ts";
 import { random } from "./ops/harness.ts";
 
@@ -21,9 +23,23 @@ export const TINY: MambaConfig = {
   routerHidden: 8,
 };
 
-/** A network of TINY with lively weights: biases and scales away from their initial zeros. */
-export function tinyNet(seed = 1): MambaIRv2 {
-  const net = initialise(TINY, seed);
+/** A SwinIR of head width 10, windows of 4, two groups. */
+export const TINY_SWIN: SwinConfig = {
+  scale: 2,
+  channels: 20,
+  depths: [2, 1],
+  heads: 2,
+  window: 4,
+  hidden: 28,
+};
+
+/** A MambaIRv2 of TINY with lively weights: biases and scales away from their initial zeros. */
+export const tinyNet = (seed = 1): Network => enliven(initialise(MAMBAIRV2, TINY, seed), seed);
+
+/** A SwinIR of TINY_SWIN with lively weights. */
+export const tinySwin = (seed = 1): Network => enliven(initialise(SWINIR, TINY_SWIN, seed), seed);
+
+function enliven(net: Network, seed: number): Network {
   let i = 0;
   for (const [name, weight] of net.weights) {
     weight.requiresGrad = false;
@@ -55,7 +71,7 @@ export function pictures(batch: number, side: number, seed: number): Var {
 }
 
 /** The network as openModel would give it. */
-export function asModel(net: MambaIRv2): Model {
+export function asModel(net: Network): Model {
   return {
     path: "tiny",
     net,

@@ -65,6 +65,8 @@ export interface CommandContext<O = Readonly<Record<string, unknown>>> {
   readonly progress: Progress;
   /** Hands over the one object that `--json` prints; at most once. */
   result(value: object): void;
+  /** The command ran to its end and reports a failure (exit code 1), for example a missed floor. */
+  fail(): void;
 }
 
 /** One command; made by {@link defineCommand}. */

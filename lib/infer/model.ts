@@ -1,8 +1,7 @@
 /** Opens any model file: full precision (.pth, .safetensors) or quantised by this project. */
-import { Spr2qError } from "../errors.ts";
 import { readWeights } from "../io/weights.ts";
-import { isMamba } from "../models/parameters.ts";
-import { MambaIRv2 } from "../models/mambairv2.ts";
+import type { Network } from "../models/network.ts";
+import { networkFrom } from "../models/registry.ts";
 import { FloatSites, type Sites } from "../models/sites.ts";
 import { isPacked, unpackModel } from "../quant/pack.ts";
 import type { QuantisedSites } from "../quant/sites.ts";
@@ -10,7 +9,7 @@ import type { QuantisedSites } from "../quant/sites.ts";
 /** A network ready to run, with what its file says about it. */
 export interface Model {
   readonly path: string;
-  readonly net: MambaIRv2;
+  readonly net: Network;
   readonly sites: Sites;
   /** The same sites where the file is quantised, else null. */
   readonly quantised: QuantisedSites | null;
@@ -29,18 +28,6 @@ export async function openModel(path: string): Promise<Model> {
     const { net, sites } = unpackModel(tensors, metadata, path);
     return { ...common, net, sites, quantised: sites };
   }
-  if (!isMamba(tensors)) {
-    const keys = [...tensors.keys()].slice(0, 3).join(", ");
-    throw new Spr2qError(
-      "ERR_ARCHITECTURE",
-      `${path}: its tensors (${keys}, ...) belong to no network ` +
-        "known here; expected a MambaIRv2-light checkpoint or a model written by spr2q quantize.",
-    );
-  }
-  return {
-    ...common,
-    net: MambaIRv2.fromTensors(tensors, path),
-    sites: new FloatSites(),
-    quantised: null,
-  };
+  const net = networkFrom(tensors, path);
+  return { ...common, net, sites: new FloatSites(), quantised: null };
 }

@@ -5,6 +5,7 @@
 import type { F32 } from "../binding.ts";
 import { expected } from "../errors.ts";
 import type { RoutingMode } from "../nn/routing.ts";
+import { cropTo, type FloatImage, mirrorTo } from "./mirror.ts";
 import type { Model } from "./model.ts";
 import { Plan } from "./plan.ts";
 
@@ -18,13 +19,6 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
   /** Called after each tile with the share done. */
   readonly onProgress?: (share: number) => void;
-}
-
-/** A float image (height, width, 3) in 0..1, clamped nowhere. */
-export interface FloatImage {
-  readonly data: F32;
-  readonly width: number;
-  readonly height: number;
 }
 
 /** A span of an axis: what the network sees, and what of it is kept. */
@@ -59,9 +53,13 @@ export class TileRunner {
     this.#model = model;
   }
 
-  /** Upscales an image of at least half a window a side (ERR_IMAGE otherwise). */
+  /**
+   * Upscales an image of at least half a window a side (ERR_IMAGE otherwise), mirrored beforehand
+   * as the architecture's official evaluation does, and cropped again.
+   */
   async run(image: FloatImage, options: RunOptions): Promise<FloatImage> {
-    const { scale, window } = this.#model.net.config;
+    const { architecture, config } = this.#model.net;
+    const { scale, window } = config;
     const { width, height } = image;
     if (Math.min(width, height) < window / 2) {
       throw expected(
@@ -71,6 +69,14 @@ export class TileRunner {
         `${width}x${height}`,
       );
     }
+    const side = (length: number): number => architecture.mirroredSide(length, config);
+    const whole = await this.#tiles(mirrorTo(image, side(width), side(height)), options);
+    return cropTo(whole, width * scale, height * scale);
+  }
+
+  async #tiles(image: FloatImage, options: RunOptions): Promise<FloatImage> {
+    const { scale } = this.#model.net.config;
+    const { width, height } = image;
     const count = (length: number): number => {
       if (options.tiling === "none") return 1;
       if (options.tiling === "official") return Math.floor(length / 200) + 1;
@@ -95,7 +101,9 @@ export class TileRunner {
     const { routing: mode, seed } = options;
     // Noise is keyed by the tile's origin, so results do not depend on the order of the tiles.
     const origin = y * 65_536 + x;
-    const key = `${tile.width}x${tile.height}:${mode}:${seed}:${mode === "sampled" ? origin : 0}`;
+    const noise = `${mode}:${seed}:${mode === "sampled" ? origin : 0}`;
+    const { routes } = this.#model.net.architecture;
+    const key = `${tile.width}x${tile.height}:${routes ? noise : ""}`;
     let plan = this.#plans.get(key);
     if (!plan) {
       if (this.#plans.size >= 8) this.#plans.clear();

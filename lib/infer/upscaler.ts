@@ -8,8 +8,9 @@ import { expected, Spr2qError } from "../errors.ts";
 import { checkRaster, type RasterImage, roundHalfEven, toRgbFloat } from "../io/raster.ts";
 import type { RoutingMode } from "../nn/routing.ts";
 import { alphaPlane, constantValue, fillTransparent, hasAlpha, keepFlat } from "./alpha.ts";
+import { cropTo, mirrorTo } from "./mirror.ts";
 import { type Model, openModel } from "./model.ts";
-import { type FloatImage, type Tiling, TileRunner } from "./tiles.ts";
+import { type Tiling, TileRunner } from "./tiles.ts";
 
 /**
  * LR pixels up to which "auto" runs an image whole, as the published numbers were taken: a plan for
@@ -179,7 +180,13 @@ export class Upscaler {
     if (!this.#runner) throw disposed();
     const { window, scale } = model.net.config;
     const { width, height } = image;
-    const padded = mirrorUpTo(image, Math.ceil(window / 2));
+    const least = Math.ceil(window / 2);
+    const data = toRgbFloat(image) as F32;
+    const padded = mirrorTo(
+      { data, width, height },
+      Math.max(least, width),
+      Math.max(least, height),
+    );
     const upscaled = await this.#runner.run(padded, {
       tiling: chooseTiling(options.tile ?? this.#defaults.tile, padded.width, padded.height),
       routing: options.routing ?? this.#defaults.routing,
@@ -187,44 +194,13 @@ export class Upscaler {
       signal: options.signal,
       onProgress: options.onProgress,
     });
-    return crop(upscaled, width * scale, height * scale);
+    return cropTo(upscaled, width * scale, height * scale).data;
   }
 }
 
 function disposed(): Spr2qError {
   const fix = "Load the model again with Upscaler.load().";
   return expected("ERR_DISPOSED", "upscaler", "one in use", "one after dispose()", fix);
-}
-
-/** Float RGB of an image, continued to the right and below by reflection to `least` pixels. */
-function mirrorUpTo(image: RasterImage, least: number): FloatImage {
-  const data = toRgbFloat(image) as F32;
-  const [width, height] = [Math.max(least, image.width), Math.max(least, image.height)];
-  if (width === image.width && height === image.height) return { data, width, height };
-  // Symmetric: the border pixel comes twice, as the network pads to whole windows itself.
-  const mirror = (i: number, length: number): number => {
-    const at = i % (2 * length);
-    return at < length ? at : 2 * length - 1 - at;
-  };
-  const out = new Float32Array(width * height * 3);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const from = (mirror(y, image.height) * image.width + mirror(x, image.width)) * 3;
-      out.set(data.subarray(from, from + 3), (y * width + x) * 3);
-    }
-  }
-  return { data: out, width, height };
-}
-
-/** The top-left width x height pixels. */
-function crop(image: FloatImage, width: number, height: number): F32 {
-  if (image.width === width && image.height === height) return image.data;
-  const out = new Float32Array(width * height * 3);
-  for (let y = 0; y < height; y++) {
-    const from = y * image.width * 3;
-    out.set(image.data.subarray(from, from + width * 3), y * width * 3);
-  }
-  return out;
 }
 
 function emptyResult(image: RasterImage, scale: number): RasterImage {

@@ -57,8 +57,9 @@ function parseWeights(
   bytes: Uint8Array,
   path: string,
 ): { tensors: TensorMap; metadata: Record<string, string> } {
-  if (isZip(bytes) || bytes[0] === 0x80) return { tensors: readPth(bytes, path), metadata: {} };
+  // Before the legacy pickle: one safetensors header in 32 has a length that starts with 0x80 too.
   if (looksLikeSafetensors(bytes)) return readSafetensors(bytes, path);
+  if (isZip(bytes) || bytes[0] === 0x80) return { tensors: readPth(bytes, path), metadata: {} };
   const text = Buffer.from(bytes.subarray(0, 512)).toString("latin1");
   if (text.slice(257, 262) === "ustar") return { tensors: readPth(bytes, path), metadata: {} };
   throw expected("ERR_CHECKPOINT", path, "a .pth or .safetensors file", kindOf(text));

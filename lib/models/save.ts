@@ -1,13 +1,13 @@
 /** Full-precision networks as safetensors. */
 import type { HostTensor } from "../io/host_tensor.ts";
 import { writeSafetensors } from "../io/safetensors.ts";
-import type { MambaIRv2 } from "./mambairv2.ts";
+import type { Network } from "./network.ts";
 
 /** Bytes of a full-precision weight file under the official tensor names. */
-export function saveFloat(net: MambaIRv2, metadata: Readonly<Record<string, string>>): Uint8Array {
+export function saveFloat(net: Network, metadata: Readonly<Record<string, string>>): Uint8Array {
   const tensors = new Map<string, HostTensor>();
   for (const [name, { data, shape }] of net.weights) {
     tensors.set(name, { shape, dtype: "f32", data: Float32Array.from(data) });
   }
-  return writeSafetensors(tensors, { ...metadata });
+  return writeSafetensors(tensors, { architecture: net.architecture.name, ...metadata });
 }

@@ -6,7 +6,7 @@ import { type Graph, Var } from "../autograd.ts";
 import { type WindowShape, windowAttention } from "../nn/attention.ts";
 import { selectiveScan } from "../nn/selective_scan.ts";
 import * as ops from "../ops.ts";
-import type { LayerWeights } from "./mambairv2.ts";
+import type { LayerWeights } from "./network.ts";
 
 /** `key` is the checkpoint name of the module without ".weight". */
 export interface Sites {

@@ -4,14 +4,20 @@
  * not counted), MACs on the padded input, LayerNorm 5 an element, scan 9 N D L + N D, an n-bit MAC
  * as n/32 of a float one. Nothing here is measured.
  */
-import { type MambaConfig, parameterSpecs } from "../models/parameters.ts";
-import { type Policy, quantisesScan } from "./policy.ts";
-import { codedTensor } from "./student.ts";
+import type { Architecture, NetworkConfig, Operands } from "../models/network.ts";
+import { codedTensors } from "./layout.ts";
+import { inScope, type Policy } from "./policy.ts";
 
 /** Bits of everything that stays in float. */
 const FLOAT_BITS = 32;
 /** HR size whose LR input the published counts use. */
 const COUNTED_OUTPUT = { width: 1280, height: 720 } as const;
+
+/** What is counted: a {@link Network} is one, and so is a network that nobody has made. */
+export interface Design {
+  readonly architecture: Architecture;
+  readonly config: NetworkConfig;
+}
 
 /** Sizes of one network, in parameters and bytes. */
 export interface SizeAccount {
@@ -27,23 +33,23 @@ export interface SizeAccount {
 }
 
 /**
- * Counts the parameters of `config`. Which ones are quantised comes from the names of the file's
+ * Counts the parameters of a network. Which ones are quantised comes from the names of the file's
  * tensors where `stored` is given, else from `policy`; null counts everything in float.
  */
 export function sizeAccount(
-  config: MambaConfig,
+  { architecture, config }: Design,
   policy: Policy | null,
   stored?: ReadonlyMap<string, unknown>,
 ): SizeAccount {
+  const planned = policy ? codedTensors(architecture, config, policy) : new Set<string>();
   const coded = (name: string): boolean => {
-    if (!policy) return false;
-    if (!stored) return codedTensor(name, quantisesScan(policy));
+    if (!policy || !stored) return planned.has(name);
     const key = name.replace(/\.weight$/, "");
     return stored.has(`${key}.codes`) || stored.has(`${key}.q.codes`);
   };
   const bits = policy?.bits ?? FLOAT_BITS;
   const counts = { parameters: 0, quantised: 0, tables: 0 };
-  for (const { name, shape } of parameterSpecs(config)) {
+  for (const { name, shape } of architecture.parameterSpecs(config)) {
     const size = shape.reduce((product, side) => product * side, 1);
     counts.parameters += size;
     if (coded(name)) counts.quantised += size;
@@ -87,58 +93,41 @@ export function countedInput(scale: number): CountedInput {
 }
 
 /** Pixels that the network works on for an input. */
-export function tokensOf(config: MambaConfig, input: CountedInput): number {
+export function tokensOf(config: NetworkConfig, input: CountedInput): number {
   const side = (length: number): number =>
     input.padded ? Math.ceil(length / config.window) * config.window : length;
   return side(input.width) * side(input.height);
 }
 
+/** Bits of the two operands of a product under `policy`. */
+function operandBits(operands: Operands, policy: Policy | null): [number, number] {
+  const n = policy?.bits ?? FLOAT_BITS;
+  switch (operands) {
+    case "float":
+      return [FLOAT_BITS, FLOAT_BITS];
+    case "codes":
+      return [n, n];
+    case "released-codes":
+      return policy && inScope(policy, { releasedOnly: true }) ? [n, n] : [FLOAT_BITS, FLOAT_BITS];
+    case "probabilities":
+      // The square of a half-exponent code is the operand: 2n bits (spr2q leads 2).
+      return [policy?.leads.halfExponent ? 2 * n : n, n];
+  }
+}
+
 /** MACs of a whole pass by operation, with the widths of the operands under `policy`. */
 export function macRows(
-  config: MambaConfig,
+  { architecture, config }: Design,
   policy: Policy | null,
   input: CountedInput = countedInput(config.scale),
 ): MacRow[] {
-  const { channels: C, hidden: E, states: S, deltaRank, classes, routerHidden: R } = config;
-  const layers = config.depths.reduce((a, b) => a + b, 0);
   const tokens = tokensOf(config, input);
-  const n = policy?.bits ?? FLOAT_BITS;
-  const cpe = policy && quantisesScan(policy) ? n : FLOAT_BITS;
-  // The square of a half-exponent code is the operand: 2n bits (spr2q leads 2).
-  const probability = policy?.leads.halfExponent ? 2 * n : n;
-  const rows: MacRow[] = [];
-  const add = (name: string, instances: number, perToken: number, a: number, b = a): void => {
-    rows.push({ name, instances, macs: instances * perToken * tokens, bits: [a, b] });
-  };
-  add("conv_first", 1, 27 * C, FLOAT_BITS);
-  add("wqkv", layers, 3 * C * C, n);
-  add("q k^T", layers, config.window ** 2 * C, n);
-  add("probabilities v", layers, config.window ** 2 * C, probability, n);
-  add("win_mhsa.proj", layers, C * C, n);
-  add("convffn.fc1", 2 * layers, C * E, n);
-  add("convffn depth-wise 5x5", 2 * layers, 25 * (E / 2), n);
-  add("convffn.fc2", 2 * layers, (E / 2) * C, n);
-  add("router", layers, C * R + R * classes, n);
-  rows.push({
-    name: "prompt pool", // once a layer, however many tokens
-    instances: layers,
-    macs: layers * classes * config.promptRank * S,
-    bits: [n, n],
-  });
-  add("prompt choice", layers, classes * S, n);
-  add("in_proj", layers, C * E, n);
-  add("CPE depth-wise 3x3", layers, 9 * E, cpe);
-  add("x_proj", layers, E * (deltaRank + 2 * S), n);
-  add("dt_proj", layers, deltaRank * E, n);
-  // Table 4 counts the scan as float wherever its operands are quantised: the recurrence is float.
-  add("scan", layers, 9 * E * S + E, FLOAT_BITS);
-  add("out_proj", layers, E * C, n);
-  add("group convolutions", config.depths.length, 9 * C * C, FLOAT_BITS);
-  add("conv_after_body", 1, 9 * C * C, FLOAT_BITS);
-  add("upsample", 1, 9 * C * 3 * config.scale ** 2, FLOAT_BITS);
-  add("LayerNorm in layers", layers, 5 * (4 * C + 2 * E), FLOAT_BITS);
-  add("LayerNorm outside", 2, 5 * C, FLOAT_BITS);
-  return rows;
+  return architecture.macs(config).map(({ name, instances, macs, once, operands }) => ({
+    name,
+    instances,
+    macs: instances * macs * (once ? 1 : tokens),
+    bits: operandBits(operands, policy),
+  }));
 }
 
 /** MACs of one pass, in units (not G). */
@@ -159,18 +148,18 @@ export interface MacAccount {
 
 /** Sums of {@link macRows}. */
 export function macAccount(
-  config: MambaConfig,
+  design: Design,
   policy: Policy | null,
-  input: CountedInput = countedInput(config.scale),
+  input: CountedInput = countedInput(design.config.scale),
 ): MacAccount {
   let [macs, priced, pricedUniform, bitOperations] = [0, 0, 0, 0];
-  for (const { macs: count, bits } of macRows(config, policy, input)) {
+  for (const { macs: count, bits } of macRows(design, policy, input)) {
     macs += count;
     priced += (count * Math.max(...bits)) / FLOAT_BITS;
     pricedUniform += (count * Math.min(...bits)) / FLOAT_BITS;
     bitOperations += count * bits[0] * bits[1];
   }
-  const tokens = tokensOf(config, input);
+  const tokens = tokensOf(design.config, input);
   return { input, tokens, macs, priced, pricedUniform, ratio: macs / priced, bitOperations };
 }
 
@@ -182,21 +171,22 @@ export interface SiteBits {
   readonly probabilities: number;
   /** Bits of the operand that enters the product with v: the code, or its square. */
   readonly probabilityOperand: number;
-  readonly positionalConvolution: number;
-  readonly scanOperands: number;
+  /** MambaIRv2's positional convolution and scan operands; null where a network has none. */
+  readonly positionalConvolution: number | null;
+  readonly scanOperands: number | null;
 }
 
 /** Bits by kind of site under `policy`; null is the float network. */
-export function siteBits(policy: Policy | null): SiteBits {
+export function siteBits(architecture: Architecture, policy: Policy | null): SiteBits {
   const n = policy?.bits ?? FLOAT_BITS;
-  const scan = policy && quantisesScan(policy) ? n : FLOAT_BITS;
+  const released = operandBits("released-codes", policy)[0];
   return {
     weights: n,
     activations: n,
     attention: n,
     probabilities: n,
-    probabilityOperand: policy?.leads.halfExponent ? 2 * n : n,
-    positionalConvolution: scan,
-    scanOperands: scan,
+    probabilityOperand: operandBits("probabilities", policy)[0],
+    positionalConvolution: architecture.modules.some((one) => one.releasedOnly) ? released : null,
+    scanOperands: architecture.extraSites.some(({ when }) => when === "released") ? released : null,
   };
 }

@@ -4,11 +4,10 @@
  */
 import { Graph, Var } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
-import { forward, type MambaIRv2 } from "../models/mambairv2.ts";
+import type { Network } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
 import type { Memory } from "../tensor.ts";
 import type { Bounds } from "./codes.ts";
-import { RECTIFIED } from "./policy.ts";
 import { jointBounds, type QuantisedSites, type SiteKind } from "./sites.ts";
 
 /** Activations are thinned to about this many values before the search; extremes stay. */
@@ -83,7 +82,7 @@ function boundsFor(x: Var, kind: SiteKind, bits: number): Bounds {
  */
 export function calibrate(
   memory: Memory,
-  net: MambaIRv2,
+  net: Network,
   sites: QuantisedSites,
   patches: Var,
   seed: number,
@@ -93,18 +92,9 @@ export function calibrate(
     if (!sites.bounds.has(site)) sites.bounds.set(site, boundsFor(x, kind, sites.policy.bits));
   };
   try {
-    forward(graph, net, patches, sites, new Router({ mode: "sampled", seed }));
+    net.forward(graph, patches, sites, new Router({ mode: "sampled", seed }));
   } finally {
     sites.observer = null;
     graph.dispose();
   }
-}
-
-/** Keys of the modules that carry rectifiers in `net`, layer by layer. */
-export function rectifiedKeys(net: MambaIRv2): string[] {
-  return net.config.depths.flatMap((depth, group) =>
-    Array.from({ length: depth }, (_, layer) =>
-      RECTIFIED.map((module) => `layers.${group}.residual_group.layers.${layer}.${module}`),
-    ).flat(),
-  );
 }

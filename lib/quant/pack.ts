@@ -13,15 +13,15 @@ import { expected, Spr2qError } from "../errors.ts";
 import { type HostTensor, type TensorMap, toFloat16, toFloat32 } from "../io/host_tensor.ts";
 import { writeSafetensors } from "../io/safetensors.ts";
 import { Graph } from "../autograd.ts";
-import { MambaIRv2 } from "../models/mambairv2.ts";
-import { type MambaConfig, parameterSpecs } from "../models/parameters.ts";
+import { type Architecture, Network, type NetworkConfig } from "../models/network.ts";
+import { ARCHITECTURES, architectureNamed, configProblem } from "../models/registry.ts";
 import { floats, floatsFrom } from "../tensor.ts";
 import { packCodes, unpackCodes } from "./bitpack.ts";
 import { type Bounds, Codes, quantize } from "./codes.ts";
-import { codedModules, layerPrefixes, rowsOf, siteOrder } from "./layout.ts";
-import { type Policy, policyFor, quantisesScan, type Scope } from "./policy.ts";
+import { codedModules, codedTensors, rowsOf, siteOrder } from "./layout.ts";
+import { type Policy, policyFor, type Scope } from "./policy.ts";
 import { jointBounds, QuantisedSites } from "./sites.ts";
-import { codedTensor, type Student } from "./student.ts";
+import type { Student } from "./student.ts";
 
 /** Version of the file layout; readers refuse others. */
 export const FORMAT_VERSION = "1";
@@ -32,15 +32,17 @@ export type PackMetadata = Readonly<Record<string, string>>;
 /** Bytes of the quantised model file of a student. */
 export function packStudent({ net, sites }: Student, metadata: PackMetadata): Uint8Array {
   const { policy } = sites;
+  const { architecture, config } = net;
   const tensors = new Map<string, HostTensor>();
-  for (const { name, shape } of parameterSpecs(net.config)) {
-    if (codedTensor(name, quantisesScan(policy)) && !/norm/.test(name)) continue;
+  const coded = codedTensors(architecture, config, policy);
+  for (const { name, shape } of architecture.parameterSpecs(config)) {
+    if (coded.has(name)) continue;
     tensors.set(name, { shape, dtype: "f16", data: toFloat16(net.weights.get(name)!.data) });
   }
   const graph = new Graph("running");
-  for (const prefix of layerPrefixes(net.config)) {
-    for (const [module, tensor] of codedModules(policy)) {
-      const key = prefix + module;
+  for (const prefix of net.layerPrefixes) {
+    for (const { name, tensor } of codedModules(architecture, policy)) {
+      const key = prefix + name;
       const weight = sites.mergedWeight(graph, key, net.get(prefix + tensor));
       const bounds = sites.bounds.get(`${key}.w`)!;
       const rows = rowsOf(weight.shape);
@@ -63,11 +65,10 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
     tensors.set(`${prefix}bounds`, { shape: [data.length], dtype: "f32", data });
   }
   graph.dispose();
-  const { config } = net;
   return writeSafetensors(tensors, {
     format: "spr2q",
     format_version: FORMAT_VERSION,
-    architecture: "mambairv2",
+    architecture: architecture.name,
     config: JSON.stringify(config),
     scale: `${config.scale}`,
     bits: `${policy.bits}`,
@@ -93,9 +94,10 @@ export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: st
       "Quantise again with this version of spr2q.",
     );
   }
-  const { config, policy } = readHeader(metadata, name);
-  const net = MambaIRv2.empty(config);
-  const sites = new QuantisedSites(policy);
+  const { architecture, config, policy } = readHeader(metadata, name);
+  const net = Network.empty(architecture, config);
+  const sites = new QuantisedSites(policy, architecture);
+  const coded = codedTensors(architecture, config, policy);
   const used = new Set<string>();
   const take = (key: string, length: number): HostTensor => {
     const found = tensors.get(key);
@@ -110,12 +112,12 @@ export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: st
     used.add(key);
     return found;
   };
-  for (const spec of parameterSpecs(config)) {
-    if (codedTensor(spec.name, quantisesScan(policy)) && !/norm/.test(spec.name)) continue;
+  for (const spec of architecture.parameterSpecs(config)) {
+    if (coded.has(spec.name)) continue;
     const weight = net.weights.get(spec.name)!;
     weight.data.set(toFloat32(take(spec.name, weight.size)));
   }
-  for (const prefix of layerPrefixes(config)) readLayer(net, sites, prefix, take);
+  for (const prefix of net.layerPrefixes) readLayer(net, sites, prefix, take);
   for (const key of tensors.keys()) {
     if (!used.has(key))
       throw new Spr2qError("ERR_CHECKPOINT", `${name}: unexpected tensor "${key}".`);
@@ -123,14 +125,26 @@ export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: st
   return { net, sites };
 }
 
-function readHeader(metadata: PackMetadata, name: string): { config: MambaConfig; policy: Policy } {
+interface Header {
+  readonly architecture: Architecture;
+  readonly config: NetworkConfig;
+  readonly policy: Policy;
+}
+
+function readHeader(metadata: PackMetadata, name: string): Header {
+  const architecture = architectureNamed(metadata.architecture);
+  if (!architecture) {
+    const known = ARCHITECTURES.map((one) => one.name).join(" or ");
+    throw expected("ERR_ARCHITECTURE", `${name}: architecture`, known, metadata.architecture);
+  }
   try {
-    const config = JSON.parse(metadata.config) as MambaConfig;
+    const config = JSON.parse(metadata.config) as NetworkConfig;
     const leads = JSON.parse(metadata.leads) as Policy["leads"];
     const policy = policyFor(metadata.scope as Scope, Number(metadata.bits), leads);
-    if (![1, 2, 4, 8].includes(policy.bits) || !Array.isArray(config.depths))
-      throw new Error("bad header");
-    return { config, policy };
+    const problem = configProblem(architecture, config);
+    if (problem) throw new Error(`expected ${problem}`);
+    if (![1, 2, 4, 8].includes(policy.bits)) throw new Error("expected 8, 4, 2 or 1 bit");
+    return { architecture, config, policy };
   } catch (cause) {
     throw new Spr2qError(
       "ERR_CHECKPOINT",
@@ -142,7 +156,7 @@ function readHeader(metadata: PackMetadata, name: string): { config: MambaConfig
 }
 
 function readLayer(
-  net: MambaIRv2,
+  net: Network,
   sites: QuantisedSites,
   prefix: string,
   take: (key: string, length: number) => HostTensor,
@@ -168,15 +182,15 @@ function readLayer(
           },
     );
   }
-  for (const [module, tensor] of codedModules(sites.policy)) {
-    const key = prefix + module;
+  for (const { name, tensor, kind } of codedModules(net.architecture, sites.policy)) {
+    const key = prefix + name;
     const weight = net.get(prefix + tensor);
     const rows = rowsOf(weight.shape);
     const columns = weight.size / rows;
     const packed = take(`${key}.codes`, rows * Math.ceil((columns * bits) / 8)).data as U8;
     const bounds = sites.bounds.get(`${key}.w`)!;
-    const shape = /conv$|CPE/.test(module) ? weight.shape : [rows, columns];
-    const narrow = /embedding/.test(module);
+    const shape = kind === "depthwise" ? weight.shape : [rows, columns];
+    const narrow = kind === "values";
     const codes = narrow ? unpackCodes(packed, rows, columns, bits) : Uint8Array.from(packed);
     sites.frozen.set(key, new Codes(codes, shape, bounds, narrow ? 8 : bits));
     restoreFloats(weight, unpackCodes(packed, rows, columns, bits), bounds, rows, columns);

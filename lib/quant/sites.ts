@@ -7,7 +7,7 @@
 import { type Graph, Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
 import { expected } from "../errors.ts";
-import type { LayerWeights } from "../models/mambairv2.ts";
+import type { Architecture, CodedModule, LayerWeights } from "../models/network.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
 import { type ProbabilityCodes, type WindowShape, windowAttention } from "../nn/attention.ts";
 import { codedWindowAttention } from "./coded_attention.ts";
@@ -23,7 +23,7 @@ import {
   quantize,
 } from "./codes.ts";
 import { type DynamicGate, dynamicGates } from "./gate.ts";
-import { offsetsAllowed, type Policy, quantisesScan } from "./policy.ts";
+import { inScope, offsetsAllowed, type Policy, quantisesScan } from "./policy.ts";
 import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
 /** Receives what flows through a site while the network runs in float; returns nothing. */
@@ -55,16 +55,20 @@ export class QuantisedSites implements Sites {
   observer: Observer | null = null;
   tap: Tap | null = null;
   readonly #float = new FloatSites();
+  /** Coded modules of a layer by their names inside it. */
+  readonly #modules: ReadonlyMap<string, CodedModule>;
   /** Codes of a value that several modules share (q, k, v), within one pass. */
   #shared = new WeakMap<Var, Map<Bounds, Codes>>();
 
   constructor(
     policy: Policy,
+    architecture: Architecture,
     bounds: Map<string, Bounds> = new Map(),
     rectifiers: Map<string, RectifierGroup> = new Map(),
     frozen: Map<string, Codes> = new Map(),
   ) {
     this.policy = policy;
+    this.#modules = new Map(architecture.modules.map((module) => [module.name, module]));
     this.bounds = bounds;
     this.rectifiers = rectifiers;
     this.frozen = frozen;
@@ -72,7 +76,7 @@ export class QuantisedSites implements Sites {
 
   /** Name of the site that quantises a module's input; q, k and v share theirs with offsets on. */
   inputSite(key: string): string {
-    const joint = this.policy.leads.channelOffsets ? key.replace(/wqkv\.[qkv]$/, "wqkv") : key;
+    const joint = this.policy.leads.channelOffsets ? key.replace(/qkv\.[qkv]$/, "qkv") : key;
     return `${joint}.x`;
   }
 
@@ -85,8 +89,8 @@ export class QuantisedSites implements Sites {
   }
 
   depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var {
-    const quantised = !key.endsWith("CPE.0") || quantisesScan(this.policy);
-    if (!quantised) return this.#float.depthwise(g, key, x, weight, bias, grid);
+    if (!inScope(this.policy, this.#module(key)))
+      return this.#float.depthwise(g, key, x, weight, bias, grid);
     if (this.observer) {
       this.#observeModule(this.observer, key, x, weight);
       return this.#float.depthwise(g, key, x, weight, bias, grid);
@@ -177,8 +181,7 @@ export class QuantisedSites implements Sites {
 
   /** Kind of quantiser of a module's input. */
   inputKind(key: string): SiteKind {
-    const module = key.replace(/^layers\.\d+\.residual_group\.layers\.\d+\./, "");
-    const granularity = offsetsAllowed(this.policy, module) ? "column" : "tensor";
+    const granularity = offsetsAllowed(this.policy, this.#module(key)) ? "column" : "tensor";
     return { granularity, role: "activation" };
   }
 
@@ -191,6 +194,13 @@ export class QuantisedSites implements Sites {
   mergedWeight(g: Graph, key: string, weight: Var, mixed?: Var): Var {
     const group = this.rectifiers.get(key);
     return group ? mergeRectifiers(g, weight, group, mixed) : weight;
+  }
+
+  #module(key: string): CodedModule {
+    const name = key.replace(/^layers\.\d+\.residual_group\.\w+\.\d+\./, "");
+    const found = this.#modules.get(name);
+    if (!found) throw expected("ERR_INTERNAL", `site ${key}`, "a listed module", `"${name}"`);
+    return found;
   }
 
   #observeModule(observer: Observer, key: string, x: Var, weight: Var): void {

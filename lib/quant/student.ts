@@ -4,18 +4,19 @@
  */
 import { Var } from "../autograd.ts";
 import { halfToFloat32, toFloat16 } from "../io/host_tensor.ts";
-import { MambaIRv2 } from "../models/mambairv2.ts";
+import { Network } from "../models/network.ts";
 import { generator } from "../random.ts";
 import { floatsFrom, type Memory } from "../tensor.ts";
-import { calibrate, rectifiedKeys } from "./calibrate.ts";
+import { calibrate } from "./calibrate.ts";
 import { createGate } from "./gate.ts";
+import { codedTensors, rectifiedKeys } from "./layout.ts";
 import type { Policy } from "./policy.ts";
 import type { Recipe } from "./recipes.ts";
 import { createRectifiers } from "./rectifier.ts";
 import { QuantisedSites } from "./sites.ts";
 
 export interface Student {
-  readonly net: MambaIRv2;
+  readonly net: Network;
   readonly sites: QuantisedSites;
 }
 
@@ -25,30 +26,22 @@ export interface GroupShape {
   readonly rank: number;
 }
 
-/** Keys of tensors that a packed file stores as codes under `policy`, and so are not rounded. */
-export function codedTensor(name: string, quantisesCpe: boolean): boolean {
-  if (/\.bias$|norm/.test(name)) return false;
-  if (/CPE/.test(name)) return quantisesCpe;
-  return /wqkv|win_mhsa\.proj|convffn|assm\.(in_proj|out_proj|route)|x_proj_weight|dt_projs_weight|embedding/.test(
-    name,
-  );
-}
-
 /** `teacher`'s weights, the float ones rounded to half precision as the packed file stores them. */
-export function roundedCopy(teacher: MambaIRv2, policy: Policy): MambaIRv2 {
+export function roundedCopy(teacher: Network, policy: Policy): Network {
+  const { architecture, config } = teacher;
+  const coded = codedTensors(architecture, config, policy);
   const weights = new Map<string, Var>();
   for (const [name, { data, shape }] of teacher.weights) {
-    const coded = codedTensor(name, policy.scope === "released");
-    const values = coded ? floatsFrom(data) : floatsFrom(halfToFloat32(toFloat16(data)));
+    const values = coded.has(name) ? floatsFrom(data) : floatsFrom(halfToFloat32(toFloat16(data)));
     weights.set(name, new Var(values, shape));
   }
-  return new MambaIRv2(teacher.config, weights);
+  return new Network(architecture, config, weights);
 }
 
 /** A calibrated student with fresh rectifiers. */
 export function createStudent(
   memory: Memory,
-  teacher: MambaIRv2,
+  teacher: Network,
   policy: Policy,
   recipe: Recipe,
   shape: GroupShape,
@@ -56,7 +49,7 @@ export function createStudent(
   seed: number,
 ): Student {
   const net = roundedCopy(teacher, policy);
-  const sites = new QuantisedSites(policy);
+  const sites = new QuantisedSites(policy, net.architecture);
   calibrate(memory, net, sites, patches, seed);
   if (shape.experts > 0) {
     rectifiedKeys(net).forEach((key, i) => {

@@ -1,7 +1,7 @@
 /** One distillation step: teacher forward, student forward on the same routes, losses, backward. */
 import { Graph, type Var } from "../autograd.ts";
 import { FloatSites } from "../models/sites.ts";
-import { forward, type MambaIRv2, type Trace } from "../models/mambairv2.ts";
+import type { Network, Trace } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
 import type { Student } from "../quant/student.ts";
 import type { Memory } from "../tensor.ts";
@@ -22,7 +22,7 @@ const RECOMPUTE_TOKENS = 12_000;
  */
 export function distill(
   memory: Memory,
-  teacher: MambaIRv2,
+  teacher: Network,
   student: Student,
   low: Var,
   featureWeight: number,
@@ -32,14 +32,14 @@ export function distill(
   const quiet = new Graph("running", memory);
   const wanted: Trace = { layers: [], groups: [] };
   const routes = new Router({ mode: "sampled", seed });
-  const target = forward(quiet, teacher, low, new FloatSites(), routes, wanted);
+  const target = teacher.forward(quiet, low, new FloatSites(), routes, wanted);
 
   student.sites.samples = low.shape[0];
   const recompute = low.size / 3 > RECOMPUTE_TOKENS;
   const graph = new Graph(learn ? "recording" : "running", memory, recompute);
   const got: Trace = { layers: [], groups: [] };
   const router = new Router({ replay: routes.classes });
-  const output = forward(graph, student.net, low, student.sites, router, got);
+  const output = student.net.forward(graph, low, student.sites, router, got);
   const loss = graph.floats(1);
   const gradient = graph.floats(output.size);
   graph.run("l1Loss", output.data, target.data, loss, gradient, output.size);

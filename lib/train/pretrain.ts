@@ -1,8 +1,8 @@
 /** Full-precision training from scratch against HR images: mean L1, Adam, cosine rate. */
 import { Graph, type Var } from "../autograd.ts";
 import { Spr2qError } from "../errors.ts";
-import { forward, MambaIRv2 } from "../models/mambairv2.ts";
-import { type Initial, type MambaConfig, parameterSpecs } from "../models/parameters.ts";
+import { type Architecture, Network, type NetworkConfig } from "../models/network.ts";
+import type { Initial } from "../models/parameters.ts";
 import { FloatSites } from "../models/sites.ts";
 import { Router } from "../nn/routing.ts";
 import { scheduleAt } from "../quant/recipes.ts";
@@ -28,17 +28,21 @@ const WARM_UP = 100;
 /** Steps whose mean loss one event reports. */
 const REPORT_EVERY = 10;
 
-/** A freshly initialised network (mambairv2-light 4.2), every leaf trainable. */
-export function initialise(config: MambaConfig, seed: number): MambaIRv2 {
-  const net = MambaIRv2.empty(config);
-  parameterSpecs(config).forEach((spec, i) => {
-    fill(net.weights.get(spec.name)!, spec.initial, generator(seed, 0x1e1f, i), config);
+/** A freshly initialised network, each tensor as its spec says, every leaf trainable. */
+export function initialise<C extends NetworkConfig>(
+  architecture: Architecture<C>,
+  config: C,
+  seed: number,
+): Network<C> {
+  const net = Network.empty(architecture, config);
+  architecture.parameterSpecs(config).forEach((spec, i) => {
+    fill(net.weights.get(spec.name)!, spec.initial, generator(seed, 0x1e1f, i));
   });
   for (const leaf of net.leaves().values()) leaf.requiresGrad = true;
   return net;
 }
 
-function fill({ data }: Var, initial: Initial, draw: () => number, config: MambaConfig): void {
+function fill({ data }: Var, initial: Initial, draw: () => number): void {
   for (let i = 0; i < data.length; i++) {
     switch (initial.kind) {
       case "constant":
@@ -52,7 +56,7 @@ function fill({ data }: Var, initial: Initial, draw: () => number, config: Mamba
           initial.deviation * Math.sqrt(-2 * Math.log(1 - draw())) * Math.cos(2 * Math.PI * draw());
         break;
       case "state-logs":
-        data[i] = Math.log((i % config.states) + 1);
+        data[i] = Math.log((i % initial.states) + 1);
         break;
       case "delta-bias": {
         // softplus^-1 of a step drawn log-uniformly from [1e-3, 1e-1].
@@ -65,7 +69,7 @@ function fill({ data }: Var, initial: Initial, draw: () => number, config: Mamba
 }
 
 /** Optimiser of a training run over all leaves. */
-export function pretrainOptimiser(net: MambaIRv2): Adam {
+export function pretrainOptimiser(net: Network): Adam {
   const trainables = [...net.leaves()].map(([name, value]) => ({ name, value, rate: () => 1 }));
   return new Adam(trainables, { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 });
 }
@@ -73,7 +77,7 @@ export function pretrainOptimiser(net: MambaIRv2): Adam {
 /** Trains `net` from iteration `from`; events as they come. */
 export async function* pretrain(
   memory: Memory,
-  net: MambaIRv2,
+  net: Network,
   source: PatchSource,
   adam: Adam,
   settings: PretrainSettings,
@@ -98,7 +102,7 @@ export async function* pretrain(
     const { low, high } = source.draw(batch, patch, seed, at);
     const graph = new Graph("recording", memory);
     const router = new Router({ mode: "sampled", seed: seed + at, gradient: "straight-through" });
-    const output = forward(graph, net, low, new FloatSites(), router);
+    const output = net.forward(graph, low, new FloatSites(), router);
     const loss = graph.floats(1);
     const gradient = graph.floats(output.size);
     graph.run("l1Loss", output.data, high.data, loss, gradient, output.size);

@@ -9,7 +9,6 @@ import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
 import { fromRgbFloat } from "../io/png.ts";
 import { psnrY } from "../metrics/psnr.ts";
-import { forward } from "../models/mambairv2.ts";
 import { Router } from "../nn/routing.ts";
 import { Memory } from "../tensor.ts";
 import type { Adam } from "./adam.ts";
@@ -208,9 +207,8 @@ async function heldOutQuality(
   const { low, high } = source.heldOut(patch);
   student.sites.samples = 1;
   const graph = new Graph("running", memory);
-  const output = forward(
+  const output = student.net.forward(
     graph,
-    student.net,
     low,
     student.sites,
     new Router({ mode: "sampled", seed: 0 }),

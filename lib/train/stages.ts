@@ -5,7 +5,7 @@
  */
 import { Graph } from "../autograd.ts";
 import { Spr2qError } from "../errors.ts";
-import type { MambaIRv2 } from "../models/mambairv2.ts";
+import type { Network } from "../models/network.ts";
 import { type Recipe, scheduleAt } from "../quant/recipes.ts";
 import { gatesOf } from "../quant/rectifier.ts";
 import type { Student } from "../quant/student.ts";
@@ -18,7 +18,7 @@ import type { PatchSource } from "./patches.ts";
 
 export interface StageContext {
   readonly memory: Memory;
-  readonly teacher: MambaIRv2;
+  readonly teacher: Network;
   readonly student: Student;
   readonly source: PatchSource;
   readonly recipe: Recipe;

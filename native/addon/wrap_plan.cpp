@@ -25,9 +25,10 @@ Block block_of(const Napi::Env& env, const Napi::Value& value) {
 class PlanRun : public Napi::AsyncWorker {
  public:
   PlanRun(Napi::Env env, const Handle& handle, Napi::Float32Array input,
-          Napi::Float32Array output, const volatile int32_t* cancel, Napi::Object kept)
+          Napi::Float32Array output, const volatile int32_t* cancel, double* seconds,
+          Napi::Object kept)
       : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), plan_(handle.plan),
-        input_(input.Data()), output_(output.Data()), cancel_(cancel) {
+        input_(input.Data()), output_(output.Data()), cancel_(cancel), seconds_(seconds) {
     kept_ = Napi::Persistent(kept);
   }
 
@@ -35,7 +36,7 @@ class PlanRun : public Napi::AsyncWorker {
 
   void Execute() override {
     std::string problem;
-    finished_ = plan_.run(current_backend(), input_, output_, cancel_, problem);
+    finished_ = plan_.run(input_, output_, cancel_, seconds_, problem);
     if (!problem.empty()) SetError(problem);
   }
   void OnOK() override { deferred_.Resolve(Napi::Boolean::New(Env(), finished_)); }
@@ -47,6 +48,7 @@ class PlanRun : public Napi::AsyncWorker {
   const float* input_;
   float* output_;
   const volatile int32_t* cancel_;
+  double* seconds_;
   Napi::ObjectReference kept_;
   bool finished_ = false;
 };
@@ -64,7 +66,7 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
   for (uint32_t i = 0; i < list.Length(); ++i) constants.push_back(block_of(env, list.Get(i)));
   auto handle = std::make_unique<Handle>();
   const std::string problem = handle->plan.build(
-      code.Data(), static_cast<int64_t>(code.ElementLength()), constants,
+      current_backend(), code.Data(), static_cast<int64_t>(code.ElementLength()), constants,
       info[2].ToNumber().Int64Value(), info[3].ToNumber().Int64Value(),
       info[4].ToNumber().Int64Value());
   if (!problem.empty()) throw Napi::RangeError::New(env, "createPlan: " + problem);
@@ -74,8 +76,8 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
 
 Napi::Value run_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 4 || !info[0].IsExternal() || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
-    throw Napi::TypeError::New(env, "runPlan: takes (plan, input, output, cancel)");
+  if (info.Length() < 5 || !info[0].IsExternal() || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
+    throw Napi::TypeError::New(env, "runPlan: takes (plan, input, output, cancel, seconds)");
   }
   const Handle& handle = *info[0].As<Napi::External<Handle>>().Data();
   const Napi::Float32Array input = info[1].As<Napi::Float32Array>();
@@ -86,9 +88,17 @@ Napi::Value run_plan(const Napi::CallbackInfo& info) {
   }
   const volatile int32_t* cancel =
       info[3].IsTypedArray() ? info[3].As<Napi::Int32Array>().Data() : nullptr;
+  double* seconds = nullptr;
+  if (info[4].IsTypedArray()) {
+    Napi::Float64Array timed = info[4].As<Napi::Float64Array>();
+    if (static_cast<int64_t>(timed.ElementLength()) < handle.plan.steps()) {
+      throw Napi::RangeError::New(env, "runPlan: seconds has fewer entries than the plan has steps");
+    }
+    seconds = timed.Data();
+  }
   Napi::Array kept = Napi::Array::New(env);
-  for (uint32_t i = 0; i < 4; ++i) kept.Set(i, info[i]);
-  auto* run = new PlanRun(env, handle, input, output, cancel, kept);
+  for (uint32_t i = 0; i < 5; ++i) kept.Set(i, info[i]);
+  auto* run = new PlanRun(env, handle, input, output, cancel, seconds, kept);
   const Napi::Promise promise = run->promise();
   run->Queue();
   return promise;

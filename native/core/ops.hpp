@@ -24,8 +24,10 @@ namespace spr2q {
 
 // The list that fills every backend table: X(function name, argument struct).
 #define SPR2Q_OPS(X)                                                                       \
-  X(linear, Linear) X(linear_grad_input, LinearGradInput)                                  \
-  X(linear_grad_weight, LinearGradWeight) X(coded_linear, CodedLinear)                     \
+  X(linear, Linear) X(pack_linear, PackLinear) X(packed_linear, PackedLinear)              \
+  X(linear_grad_input, LinearGradInput) X(linear_grad_weight, LinearGradWeight)            \
+  X(coded_linear, CodedLinear) X(pack_coded_linear, PackCodedLinear)                       \
+  X(packed_coded_linear, PackedCodedLinear)                                                \
   X(conv2d, Conv2d) X(conv2d_grad_input, Conv2dGradInput)                                  \
   X(conv2d_grad_weight, Conv2dGradWeight) X(depthwise_conv, DepthwiseConv)                 \
   X(depthwise_conv_grad_input, DepthwiseConvGradInput)                                     \

@@ -1,6 +1,7 @@
-// Fast linear layer on integer codes: exact int32 sums, then the float epilogue of ops.hpp. The
-// weight codes are unpacked once per call into a panel in which the codes of kCodes successive
-// inputs lie side by side for each output, the shape that the dot-product instructions want:
+// Fast linear layer on integer codes: exact int32 sums, then the float epilogue of ops.hpp. Packing
+// turns the weight codes into a panel in which the codes of kCodes successive inputs lie side by
+// side for each output, the shape that the dot-product instructions want, behind the three vectors
+// of the epilogue:
 //   AVX-512     vpdpbusd: 4 codes a step, u8 x s8 into int32; 8-bit weights are stored minus 128
 //               and 128 * total is added back.
 //   AVX2 narrow maddubs: 4 codes a step into int16, widened before it can overflow (4-bit codes:
@@ -15,8 +16,7 @@ namespace SPR2Q_ISA {
 namespace {
 
 constexpr int64_t kRowsPerTask = 768;  // rows a thread takes at once: some 20 us of work
-// Scratch of the caller, and (kTile) of the thread that runs a task.
-enum Slot { kWeightPanel, kEpilogue, kTile };
+enum Slot { kPacked, kTile };  // of the caller, and of the thread that runs a task
 
 // Typed vectors, not __m512i: the compiler keeps a second copy of every sum where the types of a
 // loop's variable and of its use behind the loop differ.
@@ -119,15 +119,21 @@ struct Wide {
 };
 #else
 struct Plain {
-  typedef int32_t Weight;
+  typedef int16_t Weight;
   typedef uint8_t Input;
   static constexpr int kCodes = 1;
   template <int R, int V>
-  static inline void accumulate(VecI (&sum)[R][V], const uint8_t* const* rows, const int32_t* panel,
+  static inline void accumulate(VecI (&sum)[R][V], const uint8_t* const* rows, const int16_t* panel,
                                 int64_t stride, int64_t steps, int64_t) {
+    typedef int16_t VecS __attribute__((vector_size(2 * kLanes)));
     for (int64_t k = 0; k < steps; ++k, panel += stride) {
       VecI weight[V];
-      std::memcpy(weight, panel, sizeof(weight));
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        VecS narrow;
+        std::memcpy(&narrow, panel + v * kLanes, sizeof(narrow));
+        weight[v] = __builtin_convertvector(narrow, VecI);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -140,11 +146,40 @@ struct Plain {
 
 // Everything that does not depend on the rows. The three vectors of the epilogue are padded.
 struct Plan {
-  const void* panel;  // (steps, width, kCodes)
-  const float *product_scale, *total_scale, *constant;
+  void* panel;  // (steps, width, kCodes)
+  float *product_scale, *total_scale, *constant;
   int64_t in, out, width, steps, safe_steps;
   int32_t weight_offset;  // what was subtracted from the weight codes
 };
+
+// Calls body(plan, Dot) with the dot product for these bits, over the memory of `packed`.
+template <class Args, class Body>
+static void with_dot(const Args& a, Body body) {
+  Plan plan = {};
+  plan.in = a.in;
+  plan.out = a.out;
+  plan.width = padded(a.out);
+  plan.product_scale = reinterpret_cast<float*>(a.packed.data);
+  plan.total_scale = plan.product_scale + plan.width;
+  plan.constant = plan.total_scale + plan.width;
+  plan.panel = plan.constant + plan.width;
+#if defined(__AVX512F__)
+  plan.weight_offset = a.weight_bits == 8 ? 128 : 0;
+  body(plan, Vnni());
+#elif defined(__AVX2__)
+  const int64_t x_top = (1 << a.x_bits) - 1;
+  const int64_t weight_top = a.weight_bits == 8 ? 128 : (1 << a.weight_bits) - 1;
+  plan.safe_steps = 32767 / (2 * x_top * weight_top);  // a step adds two products to an int16
+  if (plan.safe_steps > 0) {
+    plan.weight_offset = a.weight_bits == 8 ? 128 : 0;
+    body(plan, Narrow());
+  } else {
+    body(plan, Wide());
+  }
+#else
+  body(plan, Plain());
+#endif
+}
 
 static inline int code_at(const uint8_t* row, int64_t i, int64_t bits) {
   const int64_t bit = i * bits;
@@ -152,7 +187,8 @@ static inline int code_at(const uint8_t* row, int64_t i, int64_t bits) {
 }
 
 template <class Dot>
-static void pack_codes(typename Dot::Weight* panel, const CodedLinear& a, const Plan& plan) {
+static void pack_codes(const PackCodedLinear& a, const Plan& plan) {
+  auto* panel = static_cast<typename Dot::Weight*>(plan.panel);
   const int64_t row_bytes = (a.in * a.storage_bits + 7) / 8;
   std::memset(panel, 0, static_cast<size_t>(plan.steps * plan.width * Dot::kCodes) *
                             sizeof(typename Dot::Weight));
@@ -166,14 +202,14 @@ static void pack_codes(typename Dot::Weight* panel, const CodedLinear& a, const 
 }
 
 // Scales and constants, by the formulas of ops.hpp: float32 products, one double sum per output.
-static void fill_epilogue(float* scales, const CodedLinear& a, const Plan& plan) {
+static void fill_epilogue(const PackCodedLinear& a, const Plan& plan) {
   const float x_levels = static_cast<float>((1 << a.x_bits) - 1);
   const float weight_levels = static_cast<float>((1 << a.weight_bits) - 1);
   const bool by_column = a.x_granularity == kColumn, by_row = a.weight_granularity == kRow;
   const float x_range = by_column ? a.x_upper.data[0] : a.x_upper.data[0] - a.x_lower.data[0];
   const float x_step = x_range / x_levels;
   const int64_t row_bytes = (a.in * a.storage_bits + 7) / 8;
-  std::memset(scales, 0, static_cast<size_t>(3 * plan.width) * sizeof(float));
+  std::memset(plan.product_scale, 0, static_cast<size_t>(3 * plan.width) * sizeof(float));
   for (int64_t o = 0; o < a.out; ++o) {
     const float lower = a.weight_lower.data[by_row ? o : 0];
     const float step = (a.weight_upper.data[by_row ? o : 0] - lower) / weight_levels;
@@ -183,9 +219,9 @@ static void fill_epilogue(float* scales, const CodedLinear& a, const Plan& plan)
       const double weight = static_cast<double>(step) * code + lower;
       folded += static_cast<double>(a.x_lower.data[by_column ? i : 0]) * weight;
     }
-    scales[o] = x_step * step;
-    scales[plan.width + o] = x_step * lower;
-    scales[2 * plan.width + o] = static_cast<float>((a.bias ? a.bias.data[o] : 0.0) + folded);
+    plan.product_scale[o] = x_step * step;
+    plan.total_scale[o] = x_step * lower;
+    plan.constant[o] = static_cast<float>((a.bias ? a.bias.data[o] : 0.0) + folded);
   }
 }
 
@@ -279,12 +315,8 @@ static inline void tile(const Plan& plan, const Rows<typename Dot::Input>& rows,
 // Rows are read in place, in whole steps; the bytes past a row's end meet weight 0. A tile whose
 // last step would leave the tensor is copied first, and so is every tile whose codes are widened.
 template <class Dot>
-static void run(const CodedLinear& a, Plan plan) {
+static void run(const PackedCodedLinear& a, const Plan& plan) {
   typedef typename Dot::Input Input;
-  plan.steps = (a.in + Dot::kCodes - 1) / Dot::kCodes;
-  auto* panel = scratch<typename Dot::Weight>(kWeightPanel, plan.steps * plan.width * Dot::kCodes);
-  pack_codes<Dot>(panel, a, plan);
-  plan.panel = panel;
   const int64_t copy_step = plan.steps * Dot::kCodes;
   parallel_for(a.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     Input* copy = scratch<Input>(kTile, kTileRows * copy_step);
@@ -314,32 +346,30 @@ static void run(const CodedLinear& a, Plan plan) {
 
 }  // namespace
 
+void pack_coded_linear(const PackCodedLinear& a) {
+  with_dot(a, [&](Plan plan, auto dot) {
+    typedef decltype(dot) Dot;
+    plan.steps = (a.in + Dot::kCodes - 1) / Dot::kCodes;
+    pack_codes<Dot>(a, plan);
+    fill_epilogue(a, plan);
+  });
+}
+
+void packed_coded_linear(const PackedCodedLinear& a) {
+  with_dot(a, [&](Plan plan, auto dot) {
+    typedef decltype(dot) Dot;
+    plan.steps = (a.in + Dot::kCodes - 1) / Dot::kCodes;
+    run<Dot>(a, plan);
+  });
+}
+
 void coded_linear(const CodedLinear& a) {
-  Plan plan = {};
-  plan.in = a.in;
-  plan.out = a.out;
-  plan.width = padded(a.out);
-  float* scales = scratch<float>(kEpilogue, 3 * plan.width);
-  fill_epilogue(scales, a, plan);
-  plan.product_scale = scales;
-  plan.total_scale = scales + plan.width;
-  plan.constant = scales + 2 * plan.width;
-#if defined(__AVX512F__)
-  plan.weight_offset = a.weight_bits == 8 ? 128 : 0;
-  run<Vnni>(a, plan);
-#elif defined(__AVX2__)
-  const int64_t x_top = (1 << a.x_bits) - 1;
-  const int64_t weight_top = a.weight_bits == 8 ? 128 : (1 << a.weight_bits) - 1;
-  plan.safe_steps = 32767 / (2 * x_top * weight_top);  // a step adds two products to an int16
-  if (plan.safe_steps > 0) {
-    plan.weight_offset = a.weight_bits == 8 ? 128 : 0;
-    run<Narrow>(a, plan);
-  } else {
-    run<Wide>(a, plan);
-  }
-#else
-  run<Plain>(a, plan);
-#endif
+  const int64_t bytes = packed_coded_linear_bytes(a.in, a.out);
+  const U8 packed = {scratch<uint8_t>(kPacked, bytes), bytes};
+  pack_coded_linear({a.weight, a.x_lower, a.x_upper, a.weight_lower, a.weight_upper, a.bias, packed,
+                     a.in, a.out, a.x_bits, a.weight_bits, a.x_granularity, a.weight_granularity,
+                     a.storage_bits});
+  packed_coded_linear({a.x, packed, a.y, a.rows, a.in, a.out, a.x_bits, a.weight_bits});
 }
 
 }  // namespace SPR2Q_ISA

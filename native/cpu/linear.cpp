@@ -19,7 +19,7 @@ constexpr bool kFetchAhead = true;   // rows come from L3 or memory: 42 -> 50 GM
 #else
 constexpr bool kFetchAhead = false;  // loses 5 % where two column blocks read each row twice
 #endif
-enum Slot { kPanel, kBias, kPartials };  // all taken by the caller before the threads start
+enum Slot { kPanel, kPartials };  // all taken by the caller before the threads start
 
 void multiply(const float* x, const float* panel, const float* bias, float* y, int64_t rows,
               int64_t depth, int64_t columns) {
@@ -42,15 +42,24 @@ void multiply(const float* x, const float* panel, const float* bias, float* y, i
 
 }  // namespace
 
-void linear(const Linear& a) {
-  float* panel = scratch<float>(kPanel, a.in * padded(a.out));
+// Packed: the panel (in, padded out), then the padded bias.
+void pack_linear(const PackLinear& a) {
+  float* panel = reinterpret_cast<float*>(a.packed.data);
+  float* bias = panel + a.in * padded(a.out);
   pack_panel(panel, a.weight.data, a.in, a.out, 1, a.in);
-  float* bias = nullptr;
-  if (a.bias) {
-    bias = scratch<float>(kBias, padded(a.out));
-    pack_panel(bias, a.bias.data, 1, a.out, 0, 1);
-  }
-  multiply(a.x.data, panel, bias, a.y.data, a.rows, a.in, a.out);
+  for (int64_t o = 0; o < padded(a.out); ++o) bias[o] = a.bias && o < a.out ? a.bias.data[o] : 0.0f;
+}
+
+void packed_linear(const PackedLinear& a) {
+  const float* panel = reinterpret_cast<const float*>(a.packed.data);
+  multiply(a.x.data, panel, panel + a.in * padded(a.out), a.y.data, a.rows, a.in, a.out);
+}
+
+void linear(const Linear& a) {
+  const int64_t bytes = packed_linear_bytes(a.in, a.out);
+  const U8 packed = {scratch<uint8_t>(kPanel, bytes), bytes};
+  pack_linear({a.weight, a.bias, packed, a.in, a.out});
+  packed_linear({a.x, packed, a.y, a.rows, a.in, a.out});
 }
 
 void linear_grad_input(const LinearGradInput& a) {

@@ -53,7 +53,7 @@ void pad_image(const PadImage& a) {
   parallel_for(a.batch * a.padded_height, image_grain(padded), [=](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
       const int64_t b = line / a.padded_height, row = line % a.padded_height;
-      const int64_t from_row = row < a.height ? row : 2 * a.height - 1 - row;
+      const int64_t from_row = row < a.height ? row : 2 * a.height - 1 - a.reflect - row;
       const float* from = x + (b * a.height + from_row) * width;
       float* to = y + line * padded;
       sweep_pattern(means.size, 0, width, [=](int64_t i, int64_t j, auto lanes) {
@@ -61,7 +61,8 @@ void pad_image(const PadImage& a) {
       });
       for (int64_t column = a.width; column < a.padded_width; ++column) {
         for (int64_t c = 0; c < a.channels; ++c) {
-          to[column * a.channels + c] = to[(2 * a.width - 1 - column) * a.channels + c];
+          const int64_t from_column = 2 * a.width - 1 - a.reflect - column;
+          to[column * a.channels + c] = to[from_column * a.channels + c];
         }
       }
     }

@@ -23,7 +23,7 @@ void gather_rows(const GatherRows& a) {
   parallel_for(a.rows, kRowsPerChunk, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t from = a.index.data[i];
-      if (from < 0 || from >= a.rows) continue;
+      if (from < 0 || from >= a.x.size / a.channels) continue;
       copy_row(a.x.data + from * a.channels, a.y.data + i * a.channels, a.channels);
     }
   });
@@ -34,7 +34,7 @@ void scatter_rows(const ScatterRows& a) {
   parallel_for(a.rows, kRowsPerChunk, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t to = a.index.data[i];
-      if (to < 0 || to >= a.rows) continue;
+      if (to < 0 || to >= a.y.size / a.channels) continue;
       copy_row(a.x.data + i * a.channels, a.y.data + to * a.channels, a.channels);
     }
   });

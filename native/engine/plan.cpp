@@ -1,21 +1,32 @@
 // See plan.hpp for the encoding.
 #include "plan.hpp"
 
+#include <chrono>
 #include <cstdlib>
+
+#include "../core/pool.hpp"
 
 namespace spr2q {
 namespace {
 
+constexpr double kSegment = -1;
+constexpr int64_t kTileSlot = 15;       // of the thread's scratch; kernels use the slots below
+constexpr int64_t kTilesPerThread = 4;  // at least, so that no thread waits long for the last one
+constexpr int64_t kLeastTileRows = 48;
+
 struct Places {
-  Block arena, input, output;
+  Block arena, input, output, tile;
   const std::vector<Block>* constants;
+  int64_t first_row, rows;  // of the tile
 };
 
 // Fills an argument struct from the encoded fields, in the struct's order.
 class CodeReader {
  public:
   CodeReader(const double* code, const double* end, const Places& places)
-      : code_(code), end_(end), places_(places) {}
+      : code_(code), end_(end), places_(places) {
+    count_field_ = static_cast<int64_t>(next());
+  }
 
   template <class... Fields>
   void fields(const char*, Fields&... fields) {
@@ -33,31 +44,44 @@ class CodeReader {
     }
     return *code_++;
   }
-  void read(int64_t& number) { number = static_cast<int64_t>(next()); }
-  void read(double& number) { number = next(); }
+  void read(int64_t& number) {
+    number = static_cast<int64_t>(next());
+    if (field_++ == count_field_) number *= places_.rows;
+  }
+  void read(double& number) {
+    number = next();
+    ++field_;
+  }
   void read(F32& view) { view_of(view.data, view.size); }
   void read(U8& view) { view_of(view.data, view.size); }
   void read(I32& view) { view_of(view.data, view.size); }
 
   template <class T>
   void view_of(T*& data, int64_t& size) {
+    ++field_;
     const int64_t place = static_cast<int64_t>(next());
-    const int64_t offset = static_cast<int64_t>(next());
+    int64_t offset = static_cast<int64_t>(next());
     size = static_cast<int64_t>(next());
+    const int64_t row = static_cast<int64_t>(next());
     data = nullptr;
-    if (place < 0) {
+    if (place == -1) {
       size = 0;
       return;
     }
     const int64_t constant = place - 3;
-    if (constant >= static_cast<int64_t>(places_.constants->size())) {
+    if (place < -2 || row < 0 || constant >= static_cast<int64_t>(places_.constants->size())) {
       problem_ = "a view names a constant that is not there";
       return;
     }
-    const Block& block = place == 0   ? places_.arena
+    const Block& block = place == -2  ? places_.tile
+                         : place == 0 ? places_.arena
                          : place == 1 ? places_.input
                          : place == 2 ? places_.output
                                       : (*places_.constants)[static_cast<size_t>(constant)];
+    if (row > 0) {
+      if (place != -2) offset += places_.first_row * row * static_cast<int64_t>(sizeof(T));
+      size = row * places_.rows;
+    }
     if (offset < 0 || size < 0 || size > block.bytes ||
         offset + size * static_cast<int64_t>(sizeof(T)) > block.bytes) {
       problem_ = "a view reaches outside its block";
@@ -69,6 +93,7 @@ class CodeReader {
   const double* code_;
   const double* end_;
   const Places& places_;
+  int64_t count_field_ = -1, field_ = 0;
   const char* problem_ = nullptr;
 };
 
@@ -100,10 +125,61 @@ const double* dispatch(const Backend* backend, const double* code, const double*
   return end;
 }
 
+// Head of a segment.
+struct Segment {
+  int64_t calls, rows, tile_rows, tile_bytes;
+  static constexpr int64_t kEntries = 5;
+  explicit Segment(const double* code)
+      : calls(static_cast<int64_t>(code[1])), rows(static_cast<int64_t>(code[2])),
+        tile_rows(static_cast<int64_t>(code[3])), tile_bytes(static_cast<int64_t>(code[4])) {}
+};
+
+// Behind the calls of one tile (backend == nullptr: checked, not run).
+const double* run_tile(const Backend* backend, const double* code, const double* end,
+                       int64_t calls, const Places& places, const char*& problem,
+                       const char*& name) {
+  for (int64_t i = 0; i < calls && code < end && !problem; ++i) {
+    code = dispatch(backend, code, end, places, problem, name);
+  }
+  return code;
+}
+
+// Rows of a tile: fewer than planned where the image is too small to keep all threads busy.
+int64_t tile_rows_for(const Segment& segment) {
+  const int64_t tiles = kTilesPerThread * thread_count();
+  const int64_t even = (segment.rows + tiles - 1) / tiles;
+  const int64_t least = even > kLeastTileRows ? even : kLeastTileRows;
+  return least < segment.tile_rows ? least : segment.tile_rows;
+}
+
+void run_segment(const Backend& backend, const double* code, const double* end, Places places) {
+  const Segment segment(code);
+  parallel_for(segment.rows, tile_rows_for(segment), [&](int64_t begin, int64_t finish) {
+    Places mine = places;
+    mine.tile = {scratch<uint8_t>(kTileSlot, segment.tile_bytes + 64), segment.tile_bytes};
+    mine.first_row = begin;
+    mine.rows = finish - begin;
+    const char *problem = nullptr, *name = nullptr;
+    run_tile(&backend, code + Segment::kEntries, end, segment.calls, mine, problem, name);
+  });
+}
+
+// The code behind the step at `at`, whose calls have been checked before.
+const double* skip_segment(const double* at, const double* end, const Places& places) {
+  const Segment segment(at);
+  Places last = places;
+  last.tile = {places.arena.data, segment.tile_bytes};
+  last.rows = segment.tile_rows;
+  const char *problem = nullptr, *name = nullptr;
+  return run_tile(nullptr, at + Segment::kEntries, end, segment.calls, last, problem, name);
+}
+
 }  // namespace
 
-std::string Plan::build(const double* code, int64_t length, const std::vector<Block>& constants,
-                        int64_t arena_bytes, int64_t input_floats, int64_t output_floats) {
+std::string Plan::build(const Backend& backend, const double* code, int64_t length,
+                        const std::vector<Block>& constants, int64_t arena_bytes,
+                        int64_t input_floats, int64_t output_floats) {
+  backend_ = &backend;
   code_.assign(code, code + length);
   constants_ = constants;
   arena_bytes_ = arena_bytes;
@@ -112,22 +188,36 @@ std::string Plan::build(const double* code, int64_t length, const std::vector<Bl
   if (arena_bytes < 0 || input_floats < 0 || output_floats < 0) return "negative size";
   // Addresses are not touched while checking: any non-null base will do.
   uint8_t* base = reinterpret_cast<uint8_t*>(4096);
-  const Places places = {{base, arena_bytes},
-                         {base, input_floats * 4},
-                         {base, output_floats * 4},
-                         &constants_};
   const double* end = code_.data() + code_.size();
-  for (const double* at = code_.data(); at < end;) {
-    const char* problem = nullptr;
-    const char* name = "plan";
-    at = dispatch(nullptr, at, end, places, problem, name);
+  for (const double* at = code_.data(); at < end; ++steps_) {
+    const char *problem = nullptr, *name = "plan";
+    Places places = {{base, arena_bytes}, {base, input_floats * 4}, {base, output_floats * 4},
+                     {base, 0}, &constants_, 0, 0};
+    if (*at != kSegment) {
+      at = dispatch(nullptr, at, end, places, problem, name);
+    } else if (end - at < Segment::kEntries) {
+      problem = "the list of calls ends inside a segment";
+    } else {
+      const Segment segment(at);
+      if (segment.calls < 1 || segment.rows < 1 || segment.tile_rows < 1 ||
+          segment.tile_rows > segment.rows || segment.tile_bytes < 0) {
+        problem = "a segment needs calls, rows and tiles of at most all rows";
+      }
+      // The first tile and the last: what lies between reaches no farther.
+      const double* calls = at + Segment::kEntries;
+      places.tile.bytes = segment.tile_bytes;
+      places.rows = segment.tile_rows;
+      if (!problem) run_tile(nullptr, calls, end, segment.calls, places, problem, name);
+      places.first_row = segment.rows - segment.tile_rows;
+      if (!problem) at = run_tile(nullptr, calls, end, segment.calls, places, problem, name);
+    }
     if (problem) return std::string(name) + ": " + problem;
   }
   return "";
 }
 
-bool Plan::run(const Backend& backend, const float* input, float* output,
-               const volatile int32_t* cancel, std::string& problem) const {
+bool Plan::run(const float* input, float* output, const volatile int32_t* cancel, double* seconds,
+               std::string& problem) const {
   uint8_t* arena = static_cast<uint8_t*>(
       std::aligned_alloc(64, static_cast<size_t>((arena_bytes_ + 127) / 64 * 64)));
   if (!arena) {
@@ -138,18 +228,27 @@ bool Plan::run(const Backend& backend, const float* input, float* output,
       {arena, arena_bytes_},
       {reinterpret_cast<uint8_t*>(const_cast<float*>(input)), input_floats_ * 4},
       {reinterpret_cast<uint8_t*>(output), output_floats_ * 4},
-      &constants_};
+      {nullptr, 0}, &constants_, 0, 0};
   const double* end = code_.data() + code_.size();
   bool finished = true;
-  for (const double* at = code_.data(); at < end && problem.empty();) {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point began = Clock::now();
+  for (const double* at = code_.data(); at < end;) {
     if (cancel && *cancel) {
       finished = false;
       break;
     }
-    const char* trouble = nullptr;
-    const char* name = "plan";
-    at = dispatch(&backend, at, end, places, trouble, name);
-    if (trouble) problem = std::string(name) + ": " + trouble;
+    const char *trouble = nullptr, *name = "plan";
+    if (*at == kSegment) {
+      run_segment(*backend_, at, end, places);
+      at = skip_segment(at, end, places);
+    } else {
+      at = dispatch(backend_, at, end, places, trouble, name);
+    }
+    if (!seconds) continue;
+    const Clock::time_point now = Clock::now();
+    *seconds++ = std::chrono::duration<double>(now - began).count();
+    began = now;
   }
   std::free(arena);
   return finished;

@@ -1,10 +1,15 @@
 // A frozen network: a list of op calls over one arena and a set of constants, replayed natively
-// without JavaScript. The list comes from a tracing graph (lib/infer/plan.ts), which also decides
-// which arena bytes each value occupies; checks run once, when the plan is made.
+// without JavaScript. The list comes from a tracing graph (lib/infer/encode.ts), which also decides
+// which bytes each value occupies; checks run once, when the plan is made.
 //
-// Encoding of one call: op index, then one entry per field of its struct: a number as itself, a
-// view as (place, offset, size): place -1 absent, 0 arena, 1 input, 2 output, 3+k constant k; offset
-// in bytes; size in elements.
+// Encoding of one call: op index, position of its row count (-1: none), then one entry per field of
+// its struct: a number as itself, a view as (place, offset, size, row): place -2 tile, -1 absent,
+// 0 arena, 1 input, 2 output, 3+k constant k; offset in bytes; size in elements.
+//
+// A segment is -1, number of calls, rows, rows of a tile, bytes of a tile, then its calls. Its calls
+// work on each row by itself, so a thread takes a tile of rows through all of them before the next
+// tile: views with `row` > 0 elements a row are narrowed to the tile's rows, the row count's entry is
+// the count per row, and place -2 is memory of the thread.
 #pragma once
 #include <string>
 #include <vector>
@@ -20,25 +25,32 @@ struct Block {
 
 class Plan {
  public:
-  // Returns an empty string, or what is wrong with the list.
-  std::string build(const double* code, int64_t length, const std::vector<Block>& constants,
-                    int64_t arena_bytes, int64_t input_floats, int64_t output_floats);
+  // The plan runs on `backend`, which packed its constants. Returns an empty string, or what is
+  // wrong with the list.
+  std::string build(const Backend& backend, const double* code, int64_t length,
+                    const std::vector<Block>& constants, int64_t arena_bytes,
+                    int64_t input_floats, int64_t output_floats);
 
-  // Runs every call. `cancel` is polled between calls; returns false where it was set. The plan
-  // may run on several threads at once: each run has an arena of its own. cancel may be null.
-  bool run(const Backend& backend, const float* input, float* output,
-           const volatile int32_t* cancel, std::string& problem) const;
+  // Runs every call. `cancel` is polled between calls and segments; returns false where it was set.
+  // The plan may run on several threads at once: each run has an arena of its own. cancel may be
+  // null. `seconds`, where not null, gets the wall time of each call or segment, in list order.
+  bool run(const float* input, float* output, const volatile int32_t* cancel, double* seconds,
+           std::string& problem) const;
 
+  // Calls outside segments, and segments.
+  int64_t steps() const { return steps_; }
   int64_t arena_bytes() const { return arena_bytes_; }
   int64_t input_floats() const { return input_floats_; }
   int64_t output_floats() const { return output_floats_; }
 
  private:
+  const Backend* backend_ = nullptr;
   std::vector<double> code_;
   std::vector<Block> constants_;
   int64_t arena_bytes_ = 0;
   int64_t input_floats_ = 0;
   int64_t output_floats_ = 0;
+  int64_t steps_ = 0;
 };
 
 }  // namespace spr2q

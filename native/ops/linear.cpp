@@ -2,6 +2,8 @@
 // gradients and the plain transpose. The readable reference: every sum runs in double over the
 // contracted index from first to last and is rounded to float once, so the result is as good as
 // float32 can hold and fast versions can be judged by it.
+#include <cstring>
+
 #include "../core/ops.hpp"
 
 namespace spr2q {
@@ -17,6 +19,19 @@ void linear(const Linear& a) {
       a.y.data[row * a.out + o] = static_cast<float>(sum);
     }
   }
+}
+
+// Packed: the weight as it is, then the bias or zeros.
+void pack_linear(const PackLinear& a) {
+  float* packed = reinterpret_cast<float*>(a.packed.data);
+  std::memcpy(packed, a.weight.data, sizeof(float) * static_cast<size_t>(a.out * a.in));
+  for (int64_t o = 0; o < a.out; ++o) packed[a.out * a.in + o] = a.bias ? a.bias.data[o] : 0.0f;
+}
+
+void packed_linear(const PackedLinear& a) {
+  float* packed = reinterpret_cast<float*>(a.packed.data);
+  const F32 weight = {packed, a.out * a.in}, bias = {packed + a.out * a.in, a.out};
+  linear({a.x, weight, bias, a.y, a.rows, a.in, a.out});
 }
 
 void linear_grad_input(const LinearGradInput& a) {

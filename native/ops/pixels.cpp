@@ -1,4 +1,4 @@
-// First and last step of a network: pad_image (symmetric padding below and right, minus the mean)
+// First and last step of a network: pad_image (mirrored below and right, minus the mean)
 // and pixel_shuffle (channels to pixels, cropped, plus the mean) with its gradient. All tensors
 // are (batch, height, width, channels).
 #include "../core/ops.hpp"
@@ -10,8 +10,9 @@ void pad_image(const PadImage& a) {
   for (int64_t b = 0; b < a.batch; ++b) {
     for (int64_t row = 0; row < a.padded_height; ++row) {
       for (int64_t column = 0; column < a.padded_width; ++column) {
-        const int64_t from_row = row < a.height ? row : 2 * a.height - 1 - row;
-        const int64_t from_column = column < a.width ? column : 2 * a.width - 1 - column;
+        const int64_t from_row = row < a.height ? row : 2 * a.height - 1 - a.reflect - row;
+        const int64_t from_column =
+            column < a.width ? column : 2 * a.width - 1 - a.reflect - column;
         for (int64_t c = 0; c < a.channels; ++c) {
           const int64_t to = ((b * a.padded_height + row) * a.padded_width + column);
           const int64_t from = (b * a.height + from_row) * a.width + from_column;

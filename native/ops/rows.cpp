@@ -11,7 +11,7 @@ namespace ops {
 void gather_rows(const GatherRows& a) {
   for (int64_t i = 0; i < a.rows; ++i) {
     const int64_t from = a.index.data[i];
-    if (from < 0 || from >= a.rows) continue;
+    if (from < 0 || from >= a.x.size / a.channels) continue;
     std::memcpy(a.y.data + i * a.channels, a.x.data + from * a.channels,
                 sizeof(float) * static_cast<size_t>(a.channels));
   }
@@ -20,7 +20,7 @@ void gather_rows(const GatherRows& a) {
 void scatter_rows(const ScatterRows& a) {
   for (int64_t i = 0; i < a.rows; ++i) {
     const int64_t to = a.index.data[i];
-    if (to < 0 || to >= a.rows) continue;
+    if (to < 0 || to >= a.y.size / a.channels) continue;
     std::memcpy(a.y.data + to * a.channels, a.x.data + i * a.channels,
                 sizeof(float) * static_cast<size_t>(a.channels));
   }

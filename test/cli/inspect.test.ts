@@ -5,7 +5,7 @@ import { command, parseRoutingTable, summariseBounds } from "../../lib/cli/comma
 import { gateBlocks, routingHeatMap } from "../../lib/cli/commands/inspect_text.ts";
 import { Var } from "../../lib/autograd.ts";
 import { openModel } from "../../lib/infer/model.ts";
-import { parameterSpecs } from "../../lib/models/parameters.ts";
+import { MAMBAIRV2 } from "../../lib/models/mambairv2.ts";
 import { macAccount, sizeAccount } from "../../lib/quant/accounts.ts";
 import type { Bounds, Granularity } from "../../lib/quant/codes.ts";
 import { type Policy, policyFor } from "../../lib/quant/policy.ts";
@@ -19,6 +19,7 @@ async function inspectJson(path: string) {
   return { code, result: JSON.parse(out) };
 }
 
+const tiny = { architecture: MAMBAIRV2, config: TINY };
 const packed = (policy: Policy) => writePackedModel(temporaryFolder(), policy);
 
 describe("a full-precision file", () => {
@@ -34,7 +35,7 @@ describe("a full-precision file", () => {
       routingTable: null,
     });
     expect(result.bits).toMatchObject({ weights: 32, activations: 32, scanOperands: 32 });
-    const count = parameterSpecs(TINY).reduce(
+    const count = MAMBAIRV2.parameterSpecs(TINY).reduce(
       (n, { shape }) => n + shape.reduce((a, b) => a * b, 1),
       0,
     );
@@ -44,7 +45,7 @@ describe("a full-precision file", () => {
       bytes: 4 * count,
     });
     expect(result.diskBytes).toBe(statSync(path).size);
-    expect(result.macs.macs).toBe(macAccount(TINY, null).macs);
+    expect(result.macs.macs).toBe(macAccount(tiny, null).macs);
   });
 
   test("as text says so in words", async () => {
@@ -89,10 +90,10 @@ describe("a quantised file", () => {
         leads: policy.leads,
         metadata: { recipe: "quick", seed: "3" },
       });
-      expect(result.size).toEqual(sizeAccount(TINY, policy));
-      expect(result.macs).toEqual(macAccount(TINY, policy));
+      expect(result.size).toEqual(sizeAccount(tiny, policy));
+      expect(result.macs).toEqual(macAccount(tiny, policy));
       expect(result.releasedScope.macs).toEqual(
-        macAccount(TINY, policyFor("released", bits, policy.leads)),
+        macAccount(tiny, policyFor("released", bits, policy.leads)),
       );
       expect(result.bits.scanOperands).toBe(scope === "released" ? bits : 32);
       const { stored } = await openModel(path);
@@ -129,7 +130,7 @@ describe("a quantised file", () => {
       /softmax probabilities +2 bit, half-exponent codes: 4 bit where they meet v/,
     );
     expect(out).toMatch(/scan operands +float/);
-    const { priced, pricedUniform } = macAccount(TINY, policyFor("best", 2));
+    const { priced, pricedUniform } = macAccount(tiny, policyFor("best", 2));
     expect(out).toContain(`${(priced / 1e9).toFixed(3)} G`);
     expect(out).toContain(
       `${(pricedUniform / 1e9).toFixed(3)} G (every quantised product at n bits)`,

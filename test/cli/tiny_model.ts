@@ -6,8 +6,9 @@ import type { Command } from "../../lib/cli/args.ts";
 import { runMain } from "../../lib/cli/main.ts";
 import type { RasterImage } from "../../lib/io/raster.ts";
 import { writeSafetensors } from "../../lib/io/safetensors.ts";
-import type { MambaIRv2 } from "../../lib/models/mambairv2.ts";
-import type { MambaConfig } from "../../lib/models/parameters.ts";
+import { MAMBAIRV2 } from "../../lib/models/mambairv2.ts";
+import type { MambaConfig } from "../../lib/models/mambairv2_parameters.ts";
+import type { Network } from "../../lib/models/network.ts";
 import { packStudent } from "../../lib/quant/pack.ts";
 import type { Policy } from "../../lib/quant/policy.ts";
 import { RECIPES } from "../../lib/quant/recipes.ts";
@@ -21,15 +22,15 @@ import { TINY as LARGER } from "../tiny_net.ts";
 export const TINY: MambaConfig = { ...LARGER, depths: [1, 1] };
 
 /** Seeded weights; layer scales of 1, so that what a layer does is seen in the result. */
-export function tinyNetwork(seed = 1): MambaIRv2 {
-  const net = initialise(TINY, seed);
+export function tinyNetwork(seed = 1): Network {
+  const net = initialise(MAMBAIRV2, TINY, seed);
   for (const [name, { data }] of net.weights) if (/scale[12]$/.test(name)) data.fill(1);
   return net;
 }
 
-/** Writes the full-precision tiny network; returns its path. */
-export async function writeTinyModel(folder: string, seed = 1): Promise<string> {
-  const { weights } = tinyNetwork(seed);
+/** Writes a full-precision network; returns its path. */
+export async function writeTinyModel(folder: string, seed = 1, net?: Network): Promise<string> {
+  const { weights } = net ?? tinyNetwork(seed);
   const tensors = new Map(
     [...weights].map(([name, { shape, data }]) => [name, { shape, dtype: "f32" as const, data }]),
   );
@@ -38,12 +39,15 @@ export async function writeTinyModel(folder: string, seed = 1): Promise<string> 
   return path;
 }
 
-/** Writes the tiny network calibrated under `policy` and packed; returns its path. */
-export async function writePackedModel(folder: string, policy: Policy): Promise<string> {
+/** Writes a network calibrated under `policy` and packed; returns its path. */
+export async function writePackedModel(
+  folder: string,
+  policy: Policy,
+  net: Network = tinyNetwork(),
+): Promise<string> {
   const next = random(5);
   const patches = new Var(Float32Array.from({ length: 16 * 16 * 3 }, next), [1, 16, 16, 3]);
   const shape = { experts: 0, rank: 0 };
-  const net = tinyNetwork();
   const student = createStudent(new Memory(), net, policy, RECIPES.best, shape, patches, 3);
   const path = join(folder, "model.safetensors");
   await writeFile(path, packStudent(student, { recipe: "quick", seed: "3" }));

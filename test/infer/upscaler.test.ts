@@ -4,7 +4,6 @@ import { fillTransparent, keepFlat } from "../../lib/infer/alpha.ts";
 import { TileRunner } from "../../lib/infer/tiles.ts";
 import { chooseTiling, type UpscaleOptions, Upscaler } from "../../lib/infer/upscaler.ts";
 import { fromRgbFloat, type RasterImage, toRgbFloat } from "../../lib/io/raster.ts";
-import { forward } from "../../lib/models/mambairv2.ts";
 import { FloatSites } from "../../lib/models/sites.ts";
 import { Router } from "../../lib/nn/routing.ts";
 import { picture, tinyNetwork, writeTinyModel } from "../cli/tiny_model.ts";
@@ -26,7 +25,7 @@ function networkOutput(
 ): Float32Array {
   const input = new Var(Float32Array.from(toRgbFloat(image)), [1, image.height, image.width, 3]);
   const router = new Router({ mode: routing, seed, tile: 0 });
-  return forward(new Graph("running"), tinyNetwork(), input, new FloatSites(), router).data;
+  return tinyNetwork().forward(new Graph("running"), input, new FloatSites(), router).data;
 }
 
 /** Channel `c` of every pixel. */

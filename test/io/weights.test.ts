@@ -36,6 +36,19 @@ test("the kind of a weight file is told by its content, not by its name", async 
   expect(other.metadata).toEqual({ scale: "4" });
 });
 
+test("a safetensors file is known whatever its header's length, also one that starts like a pickle", async () => {
+  const path = join(temporaryFolder(), "model.safetensors");
+  const tensors = new Map([["w", { shape: [1], dtype: "f32", data: Float32Array.of(1) } as const]]);
+  const firstBytes = new Set<number>();
+  for (let i = 0; i < 256; i += 4) {
+    const bytes = writeSafetensors(tensors, { note: "x".repeat(i) });
+    firstBytes.add(bytes[0]);
+    writeFileSync(path, bytes);
+    expect((await readWeights(path)).metadata.note).toHaveLength(i);
+  }
+  expect(firstBytes).toContain(0x80);
+});
+
 test("a missing weight file and a folder are refused with ERR_IO and the path", async () => {
   const missing = join(temporaryFolder(), "none.pth");
   expect(await refusalOf(readWeights(missing))).toMatch(/^ERR_IO: .*none\.pth: it does not exist/);

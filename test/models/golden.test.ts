@@ -1,77 +1,33 @@
 /** The network against the official one: outputs, features, routes and gradients. */
-import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { Graph, Var } from "../../lib/autograd.ts";
-import type { F32, I32 } from "../../lib/binding.ts";
-import { readPth } from "../../lib/io/pth.ts";
-import { readSafetensors } from "../../lib/io/safetensors.ts";
-import { toFloat32 } from "../../lib/io/host_tensor.ts";
-import { forward, MambaIRv2, type Trace } from "../../lib/models/mambairv2.ts";
+import { Graph } from "../../lib/autograd.ts";
+import type { I32 } from "../../lib/binding.ts";
+import type { Trace } from "../../lib/models/network.ts";
 import { FloatSites } from "../../lib/models/sites.ts";
 import { Router } from "../../lib/nn/routing.ts";
 import { Memory } from "../../lib/tensor.ts";
+import { hasTestData } from "../data.ts";
 import { relativeError } from "../ops/harness.ts";
-import { hasTestData, testData } from "../data.ts";
+import {
+  feature,
+  type Golden,
+  gradientError,
+  largestDifference,
+  loadNetwork,
+  readGolden,
+  seedGoldenLoss,
+} from "./golden.ts";
 
-/** Golden images are NCHW; ours are NHWC. */
-function toChannelsLast(
-  data: ArrayLike<number>,
-  [batch, channels, height, width]: readonly number[],
-): F32 {
-  const result = new Float32Array(data.length);
-  const area = height * width;
-  for (let b = 0; b < batch; b++) {
-    for (let c = 0; c < channels; c++) {
-      for (let i = 0; i < area; i++)
-        result[(b * area + i) * channels + c] = data[(b * channels + c) * area + i];
-    }
-  }
-  return result;
-}
+const load = (scale: number) => loadNetwork(`weights/mambairv2_lightSR_x${scale}.pth`);
 
-function load(scale: number): MambaIRv2 {
-  const name = testData(`weights/mambairv2_lightSR_x${scale}.pth`);
-  return MambaIRv2.fromTensors(readPth(readFileSync(name), name), name);
-}
-
-interface Golden {
-  readonly tensors: Map<string, { shape: readonly number[]; data: Float32Array }>;
-  readonly input: Var;
-  readonly output: F32;
-  readonly routes: I32[];
-}
-
-function golden(path: string): Golden {
-  const { tensors: stored } = readSafetensors(readFileSync(testData(path)), path);
-  const tensors = new Map(
-    [...stored].map(([name, t]) => [name, { shape: t.shape, data: toFloat32(t) }]),
-  );
-  const input = tensors.get("input")!;
-  const [batch, channels, height, width] = input.shape;
-  const routes = tensors.get("routes")!;
+function golden(path: string): Golden & { readonly routes: I32[] } {
+  const read = readGolden(path);
+  const routes = read.tensors.get("routes")!;
   const tokens = routes.data.length / routes.shape[0];
-  return {
-    tensors,
-    input: new Var(toChannelsLast(input.data, input.shape), [batch, height, width, channels]),
-    output: toChannelsLast(tensors.get("output")!.data, tensors.get("output")!.shape),
-    routes: Array.from({ length: routes.shape[0] }, (_, i) =>
-      Int32Array.from(routes.data.subarray(i * tokens, (i + 1) * tokens)),
-    ),
-  };
-}
-
-/** "block.G.L" or "group.G" of a golden file in our trace (five layers a group). */
-function feature(trace: Trace, name: string): Var | null {
-  const block = /^block\.(\d+)\.(\d+)$/.exec(name);
-  if (block) return trace.layers[Number(block[1]) * 5 + Number(block[2])];
-  const group = /^group\.(\d+)$/.exec(name);
-  return group ? trace.groups[Number(group[1])] : null;
-}
-
-function largestDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let worst = a.length === b.length ? 0 : Number.POSITIVE_INFINITY;
-  for (let i = 0; i < b.length; i++) worst = Math.max(worst, Math.abs(a[i] - b[i]));
-  return worst;
+  const layers = Array.from({ length: routes.shape[0] }, (_, i) =>
+    Int32Array.from(routes.data.subarray(i * tokens, (i + 1) * tokens)),
+  );
+  return { ...read, routes: layers };
 }
 
 for (const kind of ["argmax", "sample"]) {
@@ -81,9 +37,8 @@ for (const kind of ["argmax", "sample"]) {
       const g = golden(`golden/mambairv2-light-x4/forward-${kind}.safetensors`);
       const graph = new Graph("running", new Memory());
       const trace: Trace = { layers: [], groups: [] };
-      const output = forward(
+      const output = load(4).forward(
         graph,
-        load(4),
         g.input,
         new FloatSites(),
         new Router({ replay: g.routes }),
@@ -92,7 +47,7 @@ for (const kind of ["argmax", "sample"]) {
       expect(largestDifference(output.data, g.output)).toBeLessThan(1e-4);
       let compared = 0;
       for (const [name, { data }] of g.tensors) {
-        const mine = feature(trace, name);
+        const mine = feature(trace, 5, name);
         if (!mine) continue;
         compared++;
         // Features reach thousands; the bound is relative to the largest.
@@ -124,7 +79,7 @@ test.skipIf(!hasTestData)("free argmax gives every official route whose margin i
     }
   }
   const graph = new Graph("running", new Memory());
-  forward(graph, net, g.input, new FloatSites(), new Watching({ mode: "argmax" }));
+  net.forward(graph, g.input, new FloatSites(), new Watching({ mode: "argmax" }));
   expect(checked).toBeGreaterThan(59_000);
 });
 
@@ -135,35 +90,14 @@ test.skipIf(!hasTestData)("x2 gradients of every parameter equal the official on
   const graph = new Graph("recording", new Memory());
   const trace: Trace = { layers: [], groups: [] };
   const router = new Router({ mode: "argmax", replay: g.routes, gradient: "straight-through" });
-  const output = forward(graph, net, g.input, new FloatSites(), router, trace);
-  const target = toChannelsLast(g.tensors.get("target")!.data, g.tensors.get("target")!.shape);
-  const loss = graph.floats(1);
-  const gradient = graph.floats(output.size);
-  graph.run("l1Loss", output.data, target, loss, gradient, output.size);
-  graph.seed(output, gradient);
-  for (const layer of trace.layers) {
-    // 0.1 * mean((f - 0.9 stopgrad(f))^2): its gradient is 0.1 * 2 * 0.1 f / n.
-    const part = graph.floats(layer.size);
-    graph.run("scale", layer.data, part, layer.size, (0.1 * 2 * 0.1) / layer.size);
-    graph.seed(layer, part);
-  }
+  const output = net.forward(graph, g.input, new FloatSites(), router, trace);
+  seedGoldenLoss(graph, g, output, trace);
   graph.backward();
-  const leaves = net.leaves();
   let compared = 0;
   for (const name of net.weights.keys()) {
-    const parts = /wqkv\.(weight|bias)$/.test(name)
-      ? ["q", "k", "v"].map((letter) => name.replace(/\.(\w+)$/, `.${letter}.$1`))
-      : [name];
-    const values = parts.flatMap((part) => [...(leaves.get(part)!.grad ?? [])]);
-    const norm = Math.hypot(...values);
-    const wanted = g.tensors.get(`${name}#norm`)!.data[0];
-    expect(
-      Math.abs(norm - wanted) / Math.max(wanted, 1e-12),
-      `${name}: ${norm} for ${wanted}`,
-    ).toBeLessThan(1e-3);
-    const head = g.tensors.get(`${name}#head`)!.data;
-    const span = Math.max(...values.map(Math.abs));
-    expect(largestDifference(values.slice(0, head.length), head) / span, name).toBeLessThan(1e-3);
+    const { norm, head } = gradientError(net, g, name);
+    expect(norm, name).toBeLessThan(1e-3);
+    expect(head, name).toBeLessThan(1e-3);
     compared++;
   }
   expect(compared).toBe(1018);

@@ -13,9 +13,16 @@ import {
 
 type Size = readonly [batch: number, height: number, width: number, channels: number];
 
-function pad(x: F32, mean: F32, [b, h, w, c]: Size, height: number, width: number): F32 {
+function pad(
+  x: F32,
+  mean: F32,
+  [b, h, w, c]: Size,
+  height: number,
+  width: number,
+  reflect = 0,
+): F32 {
   const y = zeros(b * height * width * c);
-  native().padImage(x, mean, y, b, h, w, height, width, c);
+  native().padImage(x, mean, y, b, h, w, height, width, c, reflect);
   return y;
 }
 
@@ -48,6 +55,16 @@ describe("padding", () => {
     expect([...y]).toEqual([0, 1, 2, 2, 1, 3, 4, 5, 5, 4, 3, 4, 5, 5, 4, 0, 1, 2, 2, 1]);
   });
 
+  test("with reflection the edge comes once, and there are at most side - 1 rows to give", () => {
+    const x = Float32Array.of(1, 2, 3, 4, 5, 6);
+    const mean = Float32Array.of(1);
+    const y = on("reference", () => pad(x, mean, [1, 2, 3, 1], 3, 5, 1));
+    expect([...y]).toEqual([0, 1, 2, 1, 0, 3, 4, 5, 4, 3, 0, 1, 2, 1, 0]);
+    expect(() => pad(x, mean, [1, 2, 3, 1], 4, 5, 1)).toThrow(/padded_height/);
+    expect(() => pad(x, mean, [1, 2, 3, 1], 3, 6, 1)).toThrow(/padded_width/);
+    expect(() => pad(x, mean, [1, 2, 3, 1], 3, 5, 2)).toThrow(/reflect/);
+  });
+
   test.each(fastBackends)("%s pads exactly as the reference", (backend) => {
     const cases: readonly (readonly [Size, number, number])[] = [
       [[1, 1, 1, 1], 2, 2],
@@ -61,6 +78,9 @@ describe("padding", () => {
       const mean = random(size[3], 6);
       const run = () => pad(x, mean, size, height, width);
       expect(relativeError(on(backend, run), on("reference", run))).toBe(0);
+      const [most, widest] = [2 * size[1] - 1, 2 * size[2] - 1];
+      const reflect = () => pad(x, mean, size, Math.min(height, most), Math.min(width, widest), 1);
+      expect(relativeError(on(backend, reflect), on("reference", reflect))).toBe(0);
     }
   });
 });

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { openModel } from "../../lib/infer/model.ts";
-import { lightConfig, parameterSpecs } from "../../lib/models/parameters.ts";
+import { MAMBAIRV2 } from "../../lib/models/mambairv2.ts";
+import { SWINIR } from "../../lib/models/swinir.ts";
 import {
   countedInput,
   macAccount,
@@ -11,7 +12,12 @@ import {
 import { policyFor } from "../../lib/quant/policy.ts";
 import { hasTestData, testData } from "../data.ts";
 
-const x4 = lightConfig(4);
+const mamba = (scale: number) => ({
+  architecture: MAMBAIRV2,
+  config: MAMBAIRV2.lightConfig(scale),
+});
+const swin = (scale: number) => ({ architecture: SWINIR, config: SWINIR.lightConfig(scale) });
+const x4 = mamba(4);
 const eq1 = (bits: number) => policyFor("table4", bits);
 const giga = (value: number) => (value / 1e9).toFixed(3);
 
@@ -77,7 +83,7 @@ describe("multiply-accumulates of the x4 network", () => {
     [2, "286.298"],
     [3, "126.706"],
   ])("the x%i network takes %s G for the same result", (scale, text) => {
-    expect(giga(macAccount(lightConfig(scale), null).macs)).toBe(text);
+    expect(giga(macAccount(mamba(scale), null).macs)).toBe(text);
   });
 
   test.each([
@@ -123,23 +129,23 @@ describe("multiply-accumulates of the x4 network", () => {
 
 describe("bits by kind of site", () => {
   test("scan operands and the positional convolution are float except at scope released", () => {
-    expect(siteBits(policyFor("best", 4))).toMatchObject({
+    expect(siteBits(MAMBAIRV2, policyFor("best", 4))).toMatchObject({
       scanOperands: 32,
       positionalConvolution: 32,
     });
-    expect(siteBits(policyFor("released", 4))).toMatchObject({
+    expect(siteBits(MAMBAIRV2, policyFor("released", 4))).toMatchObject({
       scanOperands: 4,
       positionalConvolution: 4,
     });
   });
 
   test("the operand of a half-exponent code has twice its bits", () => {
-    expect(siteBits(policyFor("best", 2))).toMatchObject({
+    expect(siteBits(MAMBAIRV2, policyFor("best", 2))).toMatchObject({
       probabilities: 2,
       probabilityOperand: 4,
     });
-    expect(siteBits(policyFor("table4", 2)).probabilityOperand).toBe(2);
-    expect(siteBits(null)).toMatchObject({
+    expect(siteBits(MAMBAIRV2, policyFor("table4", 2)).probabilityOperand).toBe(2);
+    expect(siteBits(MAMBAIRV2, null)).toMatchObject({
       weights: 32,
       probabilities: 32,
       probabilityOperand: 32,
@@ -148,12 +154,63 @@ describe("bits by kind of site", () => {
 });
 
 test("every parameter of the published network is named by one rule only", () => {
-  const names = parameterSpecs(x4).map(({ name }) => name);
+  const names = MAMBAIRV2.parameterSpecs(x4.config).map(({ name }) => name);
   expect(new Set(names).size).toBe(names.length);
 });
 
 test.skipIf(!hasTestData)("the official x4 file holds the network that is counted", async () => {
   const model = await openModel(testData("weights/mambairv2_lightSR_x4.pth"));
-  expect(sizeAccount(model.net.config, null, model.stored).bytes).toBe(4 * 789_680);
-  expect(macAccount(model.net.config, null).macs).toBe(75_642_306_560);
+  expect(sizeAccount(model.net, null, model.stored).bytes).toBe(4 * 789_680);
+  expect(macAccount(model.net, null).macs).toBe(75_642_306_560);
+});
+
+describe("SwinIR-light", () => {
+  test.each([
+    [2, 910_152, 877_752],
+    [3, 918_267, 885_867],
+    [4, 929_628, 897_228],
+  ])("x%i has %i parameters, %i without position tables", (scale, all, withoutTables) => {
+    const size = sizeAccount(swin(scale), null);
+    expect(size.parameters).toBe(all);
+    expect(size.withoutTables.megabytes * 1e6).toBeCloseTo(4 * withoutTables, 3);
+  });
+
+  test.each([
+    [2, "244.367", 640 * 360],
+    [3, "110.805", 432 * 240],
+    [4, "63.594", 320 * 184],
+  ])("x%i takes %s G for 1280x720 pixels out", (scale, text, tokens) => {
+    const account = macAccount(swin(scale), null);
+    expect(account.tokens).toBe(tokens);
+    expect(giga(account.macs)).toBe(text);
+  });
+
+  test.each([
+    [4, "3.07"],
+    [2, "3.60"],
+  ])("at %i bit the 691,200 linear weights make it 1/%s without tables", (bits, ratio) => {
+    const size = sizeAccount(swin(4), policyFor("released", bits));
+    expect(size.quantisedParameters).toBe(691_200);
+    expect(size.withoutTables.ratio.toFixed(2)).toBe(ratio);
+    expect(sizeAccount(swin(4), policyFor("best", bits))).toEqual(size);
+  });
+
+  test("linear layers are 64 % of the MACs, attention 17 %, and both are priced at n bits", () => {
+    const rows = macRows(swin(4), policyFor("released", 4));
+    const share = (bits: number, pattern: RegExp): string => {
+      const chosen = rows.filter(({ name, bits: [a] }) => a === bits && pattern.test(name));
+      return giga(chosen.reduce((sum, { macs }) => sum + macs, 0));
+    };
+    expect(share(4, /^(qkv|proj|fc)/)).toBe("40.698");
+    expect(share(4, /q k|prob/)).toBe("10.853");
+    expect(share(32, /./)).toBe(giga(63_593_625_600 - 40_697_856_000 - 10_852_761_600));
+  });
+
+  test("has no scan and no positional convolution to count bits for", () => {
+    expect(siteBits(SWINIR, policyFor("released", 2))).toMatchObject({
+      activations: 2,
+      scanOperands: null,
+      positionalConvolution: null,
+    });
+  });
 });

@@ -98,6 +98,9 @@ export const command = defineCommand({
       `${"mean".padEnd(16)} ${result.psnr.toFixed(3)} dB  SSIM ${result.ssim.toFixed(4)}  (${result.seconds.toFixed(1)} s)`,
     );
     const { model: name, routing, seed, tile } = options;
-    ctx.result({ ...result, model: name, scale, routing, seed, tile });
+    const routed = model?.net.architecture.routes
+      ? { routing, seed }
+      : { routing: null, seed: null };
+    ctx.result({ ...result, model: name, scale, ...routed, tile });
   },
 });

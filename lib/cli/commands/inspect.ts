@@ -5,7 +5,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Model, openModel } from "../../infer/model.ts";
-import type { MambaConfig } from "../../models/parameters.ts";
+import type { NetworkConfig } from "../../models/network.ts";
 import {
   countedInput,
   type MacAccount,
@@ -44,7 +44,9 @@ export interface Inspection {
   readonly model: string;
   readonly architecture: string;
   readonly scale: number;
-  readonly config: MambaConfig;
+  readonly config: NetworkConfig;
+  /** Sizes that only this architecture has, in words. */
+  readonly sizes: string;
   readonly sha256: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly diskBytes: number;
@@ -74,8 +76,8 @@ const KINDS: readonly (readonly [string, RegExp])[] = [
   ["inputs of depth-wise convolutions", /(conv|CPE\.0)\.x$/],
   ["inputs of x_proj and dt_proj", /(x_proj|dt_projs)_weight\.x$/],
   ["inputs of linear layers", /\.x$/],
-  ["attention q, k, v", /win_mhsa\.[qkv]$/],
-  ["softmax probabilities", /win_mhsa\.p$/],
+  ["attention q, k, v", /(win_mhsa|attn)\.[qkv]$/],
+  ["softmax probabilities", /(win_mhsa|attn)\.p$/],
   ["scan operands", /selectiveScan\.(delta|bias|A|B|C)$/],
   ["scan state", /selectiveScan\.h$/],
 ];
@@ -139,7 +141,8 @@ async function readRoutingTable(modelPath: string): Promise<RoutingGates | strin
 /** Looks at a model file. Errors are those of openModel. */
 export async function inspectModel(path: string): Promise<Inspection> {
   const model: Model = await openModel(path);
-  const { config } = model.net;
+  const { net } = model;
+  const { architecture, config } = net;
   const policy = model.quantised?.policy ?? null;
   const released = policy && policyFor("released", policy.bits, policy.leads);
   const table = policy && (await readRoutingTable(path));
@@ -147,22 +150,23 @@ export async function inspectModel(path: string): Promise<Inspection> {
   for (const [name, bytes] of model.stored) if (name.endsWith(".bounds")) boundBytes += bytes;
   return {
     model: path,
-    architecture: model.metadata.architecture ?? "mambairv2",
+    architecture: architecture.name,
     scale: config.scale,
     config,
+    sizes: architecture.describe(config),
     sha256: model.sha256,
     metadata: model.metadata,
     diskBytes: (await stat(path)).size,
     scope: policy?.scope ?? null,
     leads: policy?.leads ?? null,
-    bits: siteBits(policy),
-    size: sizeAccount(config, policy, model.stored),
+    bits: siteBits(architecture, policy),
+    size: sizeAccount(net, policy, model.stored),
     boundBytes,
-    macs: macAccount(config, policy),
-    unpaddedMacs: macAccount(config, policy, { ...countedInput(config.scale), padded: false }),
+    macs: macAccount(net, policy),
+    unpaddedMacs: macAccount(net, policy, { ...countedInput(config.scale), padded: false }),
     releasedScope: released && {
-      size: sizeAccount(config, released),
-      macs: macAccount(config, released),
+      size: sizeAccount(net, released),
+      macs: macAccount(net, released),
     },
     bounds: summariseBounds(model.quantised?.bounds ?? new Map()),
     routingTable: typeof table === "string" ? null : table,

@@ -45,7 +45,7 @@ export function routingHeatMap(layers: RoutingGates["layers"]): string[] {
 }
 
 function header(i: Inspection): string[] {
-  const { channels, depths, heads, window, hidden, states } = i.config;
+  const { channels, depths, heads, window } = i.config;
   const network = `${channels} channels, layers ${depths.join("+")}, ${heads} heads, window ${window}`;
   const told = (names: readonly string[]): string =>
     names
@@ -66,10 +66,7 @@ function header(i: Inspection): string[] {
   const origin = told(["library", "source_sha256"]);
   return [
     i.model,
-    row(
-      "architecture",
-      `${i.architecture} x${i.scale}: ${network}, hidden ${hidden}, ${states} states`,
-    ),
+    row("architecture", `${i.architecture} x${i.scale}: ${network}, ${i.sizes}`),
     ...(made ? [row("made with", made)] : []),
     ...(origin ? [row("made from", origin)] : []),
     row("SHA-256", i.sha256),
@@ -92,8 +89,10 @@ function bitsSection(i: Inspection): string[] {
     row("activations", width(bits.activations, offsets)),
     row("attention q, k, v", width(bits.attention)),
     row("softmax probabilities", width(bits.probabilities, leads.halfExponent ? half : "")),
-    row("CPE convolution", width(bits.positionalConvolution)),
-    row("scan operands", width(bits.scanOperands)),
+    ...(bits.positionalConvolution === null
+      ? []
+      : [row("CPE convolution", width(bits.positionalConvolution))]),
+    ...(bits.scanOperands === null ? [] : [row("scan operands", width(bits.scanOperands))]),
   ];
 }
 

@@ -3,7 +3,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expected, Spr2qError } from "../../errors.ts";
 import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
-import { lightConfig, type MambaConfig } from "../../models/parameters.ts";
+import type { Architecture, NetworkConfig } from "../../models/network.ts";
+import { ARCHITECTURES, architectureNamed, configProblem } from "../../models/registry.ts";
 import { saveFloat } from "../../models/save.ts";
 import { Memory } from "../../tensor.ts";
 import { readCheckpoint, writeCheckpoint } from "../../train/checkpoint.ts";
@@ -13,54 +14,42 @@ import { initialise, pretrain, pretrainOptimiser } from "../../train/pretrain.ts
 import { defineCommand } from "../args.ts";
 
 /** Reads a network configuration: the light one, with the entries of the JSON file over it. */
-async function readConfig(path: string | undefined, scale: number): Promise<MambaConfig> {
-  const base = lightConfig(scale);
+async function readConfig(
+  architecture: Architecture,
+  path: string | undefined,
+  scale: number,
+): Promise<NetworkConfig> {
+  const base = architecture.lightConfig(scale);
   if (!path) return base;
-  let given: Record<string, unknown>;
+  let given: unknown;
   try {
     given = JSON.parse(await readFile(path, "utf8"));
   } catch (cause) {
     throw new Spr2qError("ERR_CONFIG", `${path}: ${(cause as Error).message}`, { cause });
   }
-  for (const [key, value] of Object.entries(given)) {
+  if (typeof given !== "object" || given === null || Array.isArray(given)) {
+    throw expected("ERR_CONFIG", path, "an object of sizes", JSON.stringify(given));
+  }
+  for (const key of Object.keys(given)) {
     if (!(key in base)) {
       throw expected("ERR_CONFIG", `${path}: key`, Object.keys(base).join(", "), `"${key}"`);
     }
-    const sides = Array.isArray(value) ? value : [value];
-    if (
-      Array.isArray(value) !== (key === "depths") ||
-      !sides.length ||
-      !sides.every((n) => Number.isInteger(n) && n > 0 && n <= 1024)
-    ) {
-      throw expected(
-        "ERR_CONFIG",
-        `${path}: "${key}"`,
-        key === "depths" ? "a list of whole numbers" : "a whole number",
-        JSON.stringify(value),
-      );
-    }
   }
-  const config = { ...base, ...given, scale } as MambaConfig;
-  if (config.channels % config.heads !== 0 || config.hidden % 2 !== 0 || config.window % 2 !== 0) {
-    throw expected(
-      "ERR_CONFIG",
-      `${path}`,
-      "channels divisible by heads, even hidden and window",
-      `channels ${config.channels}, heads ${config.heads}, hidden ${config.hidden}, window ${config.window}`,
-    );
-  }
+  const config = { ...base, ...given, scale };
+  const problem = configProblem(architecture, config);
+  if (problem) throw expected("ERR_CONFIG", path, problem, JSON.stringify(given));
   return config;
 }
 
 export const command = defineCommand({
   name: "train",
   summary: "train a full-precision network",
-  usage: "--arch mambairv2 --scale S --train DIR --out DIR [--config FILE]",
+  usage: "--arch mambairv2|swinir --scale S --train DIR --out DIR [--config FILE]",
   options: [
     {
       name: "arch",
       type: "choice",
-      choices: ["mambairv2"],
+      choices: ARCHITECTURES.map(({ name }) => name),
       default: "mambairv2",
       help: "architecture",
     },
@@ -69,7 +58,7 @@ export const command = defineCommand({
       name: "config",
       type: "string",
       value: "FILE",
-      help: "JSON with sizes that differ from MambaIRv2-light",
+      help: "JSON with sizes that differ from the published light network",
     },
     { name: "train", type: "string", required: true, value: "DIR", help: "folder of HR PNGs" },
     {
@@ -117,11 +106,12 @@ export const command = defineCommand({
   async run(ctx) {
     const { options } = ctx;
     const began = performance.now();
-    const config = await readConfig(options.config, options.scale as number);
+    const architecture = architectureNamed(options.arch as string)!;
+    const config = await readConfig(architecture, options.config, options.scale as number);
     await ensureWritableDir(options.out);
     const source = await PatchSource.open(options.train, config.scale, options.patch);
     const { iterations, batch, patch, rate, seed } = options;
-    const net = initialise(config, seed);
+    const net = initialise(architecture, config, seed);
     const adam = pretrainOptimiser(net);
     const identity = JSON.stringify({ config, iterations, batch, patch, rate, seed });
     const path = join(options.out, "checkpoint.safetensors");
@@ -181,7 +171,7 @@ export const command = defineCommand({
       const model = join(options.out, "model.safetensors");
       await writeFileAtomic(
         model,
-        saveFloat(net, { architecture: "mambairv2", seed: `${seed}`, iterations: `${iterations}` }),
+        saveFloat(net, { seed: `${seed}`, iterations: `${iterations}` }),
       );
       const seconds = (performance.now() - began) / 1000;
       log.write({ type: "done", seconds, summary: { loss, model } });

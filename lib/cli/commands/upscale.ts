@@ -146,7 +146,8 @@ export const command = defineCommand({
       ctx.out(`${job.out}  ${width}x${height}  ${seconds.toFixed(2)} s`);
     }
     ctx.progress.finish();
-    const { metadata, quantised } = upscaler.model;
+    const { metadata, net, quantised } = upscaler.model;
+    const routed = net.architecture.routes ? { routing, seed } : { routing: null, seed: null };
     ctx.result({
       images,
       model: options.model,
@@ -155,8 +156,7 @@ export const command = defineCommand({
       scope: quantised?.policy.scope ?? null,
       recipe: metadata.recipe ?? null,
       tile: options.tile,
-      routing,
-      seed,
+      ...routed,
       backend: native().backendName(),
       seconds: (performance.now() - began) / 1000,
     });

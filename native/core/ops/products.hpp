@@ -17,6 +17,38 @@ struct Linear {
   }
 };
 
+// The two halves of Linear, for weights that stay: `packed` holds weight and bias in the layout of
+// the backend that packed them, and only that backend may read it.
+static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+constexpr int64_t kPackedWidth = 16;  // outputs are padded to whole vectors of at most 16 floats
+static inline int64_t packed_linear_bytes(int64_t in, int64_t out) {
+  return 4 * (in + 1) * round_up(out, kPackedWidth);
+}
+struct PackLinear {
+  F32 weight, bias;
+  U8 packed;
+  int64_t in, out;
+  SPR2Q_FIELDS(weight, bias, packed, in, out)
+  const char* check() const {
+    SPR2Q_NEED(in > 0 && out > 0 && weight.size >= out * in && absent_or(bias, out));
+    SPR2Q_NEED(packed.size >= packed_linear_bytes(in, out));
+    return nullptr;
+  }
+};
+struct PackedLinear {
+  F32 x;
+  U8 packed;
+  F32 y;
+  int64_t rows, in, out;
+  SPR2Q_FIELDS(x, packed, y, rows, in, out)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && in > 0 && out > 0);
+    SPR2Q_NEED(x.size >= rows * in && y.size >= rows * out);
+    SPR2Q_NEED(packed.size >= packed_linear_bytes(in, out));
+    return nullptr;
+  }
+};
+
 // gx(rows,in) = gy(rows,out) weight(out,in).
 struct LinearGradInput {
   F32 gy, weight, gx;
@@ -68,6 +100,46 @@ struct CodedLinear {
     SPR2Q_NEED(weight_lower.size >= bound_count(weight_granularity, out, in));
     SPR2Q_NEED(weight_upper.size >= upper_count(weight_granularity, out));
     SPR2Q_NEED(absent_or(bias, out));
+    return nullptr;
+  }
+};
+
+// The two halves of CodedLinear, as PackLinear and PackedLinear: codes in the order of the
+// backend's dot products (at most two bytes each), then S, R and the constant of each output.
+static inline int64_t packed_coded_linear_bytes(int64_t in, int64_t out) {
+  return (2 * round_up(in, 4) + 12) * round_up(out, kPackedWidth);
+}
+struct PackCodedLinear {
+  U8 weight;
+  F32 x_lower, x_upper, weight_lower, weight_upper, bias;
+  U8 packed;
+  int64_t in, out, x_bits, weight_bits, x_granularity, weight_granularity, storage_bits;
+  SPR2Q_FIELDS(weight, x_lower, x_upper, weight_lower, weight_upper, bias, packed, in, out, x_bits,
+               weight_bits, x_granularity, weight_granularity, storage_bits)
+  const char* check() const {
+    SPR2Q_NEED(in > 0 && out > 0);
+    SPR2Q_NEED(x_bits >= 1 && x_bits <= 8 && weight_bits >= 1 && weight_bits <= 8);
+    SPR2Q_NEED(storage_bits == 8 || storage_bits == weight_bits);
+    SPR2Q_NEED(x_granularity == kTensor || x_granularity == kColumn);
+    SPR2Q_NEED(weight_granularity == kTensor || weight_granularity == kRow);
+    SPR2Q_NEED(weight.size >= out * ((in * storage_bits + 7) / 8));
+    SPR2Q_NEED(x_lower.size >= bound_count(x_granularity, 1, in) && x_upper.size >= 1);
+    SPR2Q_NEED(weight_lower.size >= bound_count(weight_granularity, out, in));
+    SPR2Q_NEED(weight_upper.size >= upper_count(weight_granularity, out));
+    SPR2Q_NEED(absent_or(bias, out) && packed.size >= packed_coded_linear_bytes(in, out));
+    return nullptr;
+  }
+};
+struct PackedCodedLinear {
+  U8 x, packed;
+  F32 y;
+  int64_t rows, in, out, x_bits, weight_bits;
+  SPR2Q_FIELDS(x, packed, y, rows, in, out, x_bits, weight_bits)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && in > 0 && out > 0);
+    SPR2Q_NEED(x_bits >= 1 && x_bits <= 8 && weight_bits >= 1 && weight_bits <= 8);
+    SPR2Q_NEED(x.size >= rows * in && y.size >= rows * out);
+    SPR2Q_NEED(packed.size >= packed_coded_linear_bytes(in, out));
     return nullptr;
   }
 };

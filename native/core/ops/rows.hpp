@@ -122,8 +122,8 @@ struct Transpose {
   }
 };
 
-// y[i] = x[index[i]] / y[index[i]] = x[i], row by row; index is a permutation of 0 ... rows-1
-// (entries outside are refused by the kernels by skipping the row).
+// y[i] = x[index[i]] / y[index[i]] = x[i] for `rows` rows of a permutation: a plan calls with some
+// rows of the index and all of x (or y). Entries outside x (or y) are refused by skipping the row.
 struct GatherRows {
   F32 x;
   I32 index;
@@ -149,16 +149,18 @@ struct ScatterRows {
   }
 };
 
-// x(batch,height,width,channels) -> y(batch,padded_height,padded_width,channels), symmetric
-// padding below and right (row height+i repeats row height-1-i), minus mean(channels).
+// x(batch,height,width,channels) -> y(batch,padded_height,padded_width,channels), mirrored below and
+// right, minus mean(channels). Row height+i repeats row height-1-i (reflect = 0: the edge comes
+// twice) or row height-2-i (reflect = 1: it comes once); columns likewise.
 struct PadImage {
   F32 x, mean, y;
-  int64_t batch, height, width, padded_height, padded_width, channels;
-  SPR2Q_FIELDS(x, mean, y, batch, height, width, padded_height, padded_width, channels)
+  int64_t batch, height, width, padded_height, padded_width, channels, reflect;
+  SPR2Q_FIELDS(x, mean, y, batch, height, width, padded_height, padded_width, channels, reflect)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0 && mean.size >= channels);
-    SPR2Q_NEED(padded_height >= height && padded_height <= 2 * height);
-    SPR2Q_NEED(padded_width >= width && padded_width <= 2 * width);
+    SPR2Q_NEED(reflect == 0 || reflect == 1);
+    SPR2Q_NEED(padded_height >= height && padded_height <= 2 * height - reflect);
+    SPR2Q_NEED(padded_width >= width && padded_width <= 2 * width - reflect);
     SPR2Q_NEED(x.size >= batch * height * width * channels);
     SPR2Q_NEED(y.size >= batch * padded_height * padded_width * channels);
     return nullptr;

@@ -1,0 +1,128 @@
+/**
+ * Groups the calls of a frozen network into segments. Most ops work on each token by itself; a run
+ * of them needs no barrier between its calls: a thread takes a tile of rows through all of them
+ * while the tile's values are in its cache. Calls that look at other tokens (attention,
+ * convolutions, sorting, the scan) stand alone.
+ */
+import type { OpName, TracedCall } from "../autograd.ts";
+import type { NativeArray } from "../tensor.ts";
+
+/** Where a row-wise op keeps its rows. Numbers are positions in the op's operand list. */
+interface RowWise {
+  /** Operands with one row per token. */
+  readonly tiled: readonly number[];
+  /** Position of the number of rows, or of elements. */
+  readonly count: number;
+  /** True where `count` counts elements: any number of rows divides them. */
+  readonly elements?: boolean;
+  /** Operands read, or written, beyond the tile's own rows. */
+  readonly readsAll?: number;
+  readonly writesAll?: number;
+  readonly output: number;
+}
+
+const elementwise = (operands: number): RowWise => ({
+  tiled: Array.from({ length: operands }, (_, i) => i),
+  count: operands,
+  elements: true,
+  output: operands - 1,
+});
+
+const quantiser: RowWise = { tiled: [0, 3], count: 4, output: 3 };
+
+const ROW_WISE: Partial<Record<OpName, RowWise>> = {
+  linear: { tiled: [0, 3], count: 4, output: 3 },
+  packedLinear: { tiled: [0, 2], count: 3, output: 2 },
+  packedCodedLinear: { tiled: [0, 2], count: 3, output: 2 },
+  layerNorm: { tiled: [0, 3], count: 4, output: 3 },
+  gelu: elementwise(2),
+  sigmoidGate: elementwise(3),
+  multiply: elementwise(3),
+  add: elementwise(3),
+  scale: elementwise(2),
+  scaleAdd: { tiled: [0, 2, 3], count: 4, output: 3 },
+  sliceColumns: { tiled: [0, 1], count: 2, output: 1 },
+  addPrompt: { tiled: [0, 2, 3], count: 4, output: 3 },
+  gatherRows: { tiled: [1, 2], count: 3, readsAll: 0, output: 2 },
+  scatterRows: { tiled: [0, 1], count: 3, writesAll: 2, output: 2 },
+  quantize: quantiser,
+  dequantize: quantiser,
+  qdq: quantiser,
+};
+
+/** Granularity of bounds that belong to rows: such a quantiser's bounds are rows as well. */
+const ROW_BOUNDS = 1;
+
+/** Calls first ... last; `rows` is 0 for a call that stands alone. */
+export interface Segment {
+  readonly first: number;
+  readonly last: number;
+  readonly rows: number;
+}
+
+/** The row-wise description of a call, or undefined where the call stands alone. */
+export function rowWise(call: TracedCall): RowWise | undefined {
+  const found = ROW_WISE[call.op];
+  return found === quantiser && call.operands[6] === ROW_BOUNDS ? undefined : found;
+}
+
+/** A segment under construction. */
+class Run {
+  readonly first: number;
+  rows = 0;
+  closed = false;
+  readonly #elements: number[] = [];
+  readonly #written = new Map<ArrayBufferLike, NativeArray>();
+  readonly #readWhole = new Set<ArrayBufferLike>();
+
+  constructor(first: number) {
+    this.first = first;
+  }
+
+  /** Adds the call if a tile of rows can run through it after the others. */
+  accepts(call: TracedCall, kind: RowWise): boolean {
+    const count = call.operands[kind.count] as number;
+    if (this.closed || count === 0) return false;
+    const rows = kind.elements ? this.rows : count;
+    const counts = kind.elements ? [...this.#elements, count] : this.#elements;
+    if (this.rows !== 0 && rows !== this.rows) return false;
+    if (rows !== 0 && counts.some((elements) => elements % rows !== 0)) return false;
+    const arrays = call.operands.map((o) => (ArrayBuffer.isView(o) ? o : null));
+    const output = arrays[kind.output]!;
+    for (const [i, array] of arrays.entries()) {
+      const before = array && this.#written.get(array.buffer);
+      if (!before) continue;
+      const same = before.byteOffset === array.byteOffset && before.length === array.length;
+      if (!kind.tiled.includes(i) || !same) return false;
+    }
+    if (output.byteOffset !== 0 || this.#readWhole.has(output.buffer)) return false;
+    if (kind.elements) this.#elements.push(count);
+    this.rows = rows;
+    this.#written.set(output.buffer, output);
+    arrays.forEach((array, i) => {
+      if (array && i !== kind.output && !kind.tiled.includes(i)) this.#readWhole.add(array.buffer);
+    });
+    if (kind.writesAll !== undefined) this.closed = true;
+    return true;
+  }
+}
+
+/** Splits `calls` into segments, in order, each as long as it can be. */
+export function segmentsOf(calls: readonly TracedCall[]): Segment[] {
+  const segments: Segment[] = [];
+  let run: Run | null = null;
+  const close = (end: number): void => {
+    if (run) segments.push({ first: run.first, last: end - 1, rows: run.rows });
+    run = null;
+  };
+  calls.forEach((call, at) => {
+    const kind = rowWise(call);
+    if (run && kind && (run as Run).accepts(call, kind)) return;
+    close(at);
+    const next = new Run(at);
+    if (kind && next.accepts(call, kind)) run = next;
+    else segments.push({ first: at, last: at, rows: 0 });
+  });
+  close(calls.length);
+  return segments.map((s) => (s.first === s.last ? { ...s, rows: 0 } : s));
+}

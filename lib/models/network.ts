@@ -1,0 +1,276 @@
+/**
+ * What every network here is: an Architecture (a family: names, shapes, one layer's forward pass,
+ * the modules that are coded) with a configuration and weights. The frame is common to the family
+ * of SwinIR: shallow convolution, groups of layers with a convolution and a residual each, long
+ * skip, pixel shuffle. Quantisation, training, packing and planning know a Network only by what is
+ * written here. A further network is one more file with an Architecture, and its line in
+ * registry.ts.
+ */
+import { type Graph, Var } from "../autograd.ts";
+import type { F32 } from "../binding.ts";
+import { expected } from "../errors.ts";
+import { type TensorMap, toFloat32 } from "../io/host_tensor.ts";
+import type { WindowShape } from "../nn/attention.ts";
+import type { Router } from "../nn/routing.ts";
+import * as ops from "../ops.ts";
+import { floats, floatsFrom } from "../tensor.ts";
+import { checkTensors, type ParameterSpec } from "./parameters.ts";
+import type { Sites } from "./sites.ts";
+
+/** Mean colour that the networks subtract (RGB, 0..1). */
+export const MEAN: F32 = Float32Array.of(0.4488, 0.4371, 0.404);
+
+/** What every configuration has; an architecture adds its own sizes. */
+export interface NetworkConfig {
+  readonly scale: number;
+  readonly channels: number;
+  /** Layers of each group. */
+  readonly depths: readonly number[];
+  readonly heads: number;
+  readonly window: number;
+  /** Width of the MLP. */
+  readonly hidden: number;
+}
+
+/** A module of a layer whose weight is stored as codes where its scope quantises it. */
+export interface CodedModule {
+  /** Its name below the layer's prefix, q, k and v apart. */
+  readonly name: string;
+  /** Its weight tensor below the layer's prefix. */
+  readonly tensor: string;
+  /** linear and depthwise multiply codes; values enter float arithmetic on their grid. */
+  readonly kind: "linear" | "depthwise" | "values";
+  /** Carries a group of rectifiers. */
+  readonly rectified: boolean;
+  /** Its input may have an offset per channel. */
+  readonly offsets: boolean;
+  /** Quantised at scope `released` only. */
+  readonly releasedOnly: boolean;
+}
+
+/** Makes a {@link CodedModule}: `parts` override linear, unrectified, with offsets, every scope. */
+export function codedModule(
+  name: string,
+  tensor = `${name}.weight`,
+  parts: Partial<CodedModule> = {},
+): CodedModule {
+  const base = { kind: "linear", rectified: false, offsets: true, releasedOnly: false } as const;
+  return { name, tensor, ...base, ...parts };
+}
+
+/** A quantiser of a layer that belongs to no module, such as that of the attention's q. */
+export interface ExtraSite {
+  readonly name: string;
+  /** Lower and upper bound in one vector. */
+  readonly joint: boolean;
+  /** Where it exists: always, at scope `released`, or with probabilities coded by Eq. 1. */
+  readonly when: "always" | "released" | "uniform-probabilities";
+}
+
+/** Operands of a product, for the accounts. */
+export type Operands = "float" | "codes" | "probabilities" | "released-codes";
+
+/** Multiply-accumulates of one kind of operation. */
+export interface MacItem {
+  readonly name: string;
+  readonly instances: number;
+  /** MACs of one instance: per token, or in all where `once` is true. */
+  readonly macs: number;
+  readonly once: boolean;
+  readonly operands: Operands;
+}
+
+/** What one layer's forward pass is given. */
+export interface LayerPlace extends WindowShape {
+  /** Key prefix of the layer's tensors. */
+  readonly prefix: string;
+  /** Number of the layer in the network, from 0. */
+  readonly index: number;
+}
+
+/** A family of networks. Methods are functions of their arguments alone. */
+export interface Architecture<C extends NetworkConfig = NetworkConfig> {
+  /** Its name in metadata and on the command line. */
+  readonly name: string;
+  /** Its name in sentences. */
+  readonly title: string;
+  /** Padding to whole windows inside the network: edge repeated (symmetric) or not (reflect). */
+  readonly padding: "symmetric" | "reflect";
+  /** True where tokens are routed, so that seed and mode of the routing matter. */
+  readonly routes: boolean;
+  /** Coded modules of a layer, in the order of packed files. */
+  readonly modules: readonly CodedModule[];
+  /** Further sites of a layer, in the order of packed files. */
+  readonly extraSites: readonly ExtraSite[];
+  /** The published network of `scale`. */
+  lightConfig(scale: number): C;
+  /** What is wrong with a configuration of whole numbers ("channels divisible by heads"), or null. */
+  configProblem(config: C): string | null;
+  /** Sizes beyond those of {@link NetworkConfig}, in words; may be empty. */
+  describe(config: C): string;
+  /** True where the keys look like a checkpoint of this family. */
+  recognises(tensors: ReadonlyMap<string, unknown>): boolean;
+  /** Configuration implied by a checkpoint's shapes; ERR_CHECKPOINT names a missing key. */
+  inferConfig(tensors: TensorMap): C;
+  /** True for tensors that official checkpoints hold beside the parameters. */
+  isBuffer(key: string): boolean;
+  /** Every tensor of the network, in checkpoint order. */
+  parameterSpecs(config: C): ParameterSpec[];
+  /** Key prefix of one layer's tensors. */
+  layerPrefix(group: number, layer: number): string;
+  /** One layer on tokens x (rows, channels). */
+  layer(g: Graph, net: Network<C>, at: LayerPlace, x: Var, sites: Sites, router: Router): Var;
+  /** MACs of a whole pass by operation. */
+  macs(config: C): MacItem[];
+  /** Length to which a side is mirrored before the network sees an image (published numbers). */
+  mirroredSide(length: number, config: C): number;
+}
+
+/** Reads one layer's tensors by their names inside the layer. */
+export type LayerWeights = (name: string) => Var;
+
+/** What a forward pass leaves behind for the losses and for tests. */
+export interface Trace {
+  /** Output of every layer, then available as gradients' seeds. */
+  readonly layers: Var[];
+  /** Output of every group, after its convolution and residual. */
+  readonly groups: Var[];
+}
+
+/** A network: architecture, configuration, and weights under their checkpoint names. */
+export class Network<C extends NetworkConfig = NetworkConfig> {
+  readonly architecture: Architecture<C>;
+  readonly config: C;
+  readonly weights: Map<string, Var>;
+  /** q, k and v rows of each joint projection as tensors of their own, over the same memory. */
+  readonly #parts = new Map<string, Var>();
+
+  constructor(architecture: Architecture<C>, config: C, weights: Map<string, Var>) {
+    this.architecture = architecture;
+    this.config = config;
+    this.weights = weights;
+    for (const [name, joined] of weights) {
+      const match = JOINED.exec(name);
+      if (!match) continue;
+      const part = joined.size / 3;
+      const shape = [joined.shape[0] / 3, ...joined.shape.slice(1)];
+      ["q", "k", "v"].forEach((letter, i) => {
+        const data = joined.data.subarray(i * part, (i + 1) * part);
+        this.#parts.set(`${match[1]}.${letter}.${match[2]}`, new Var(data, shape));
+      });
+    }
+  }
+
+  /** From a checkpoint's tensors; ERR_CHECKPOINT names the first key that does not fit. */
+  static fromTensors<C extends NetworkConfig>(
+    architecture: Architecture<C>,
+    tensors: TensorMap,
+    name: string,
+  ): Network<C> {
+    const config = architecture.inferConfig(tensors);
+    const specs = architecture.parameterSpecs(config);
+    checkTensors(tensors, specs, architecture.isBuffer, config.depths, name);
+    const weights = specs.map((spec): [string, Var] => [
+      spec.name,
+      new Var(floatsFrom(toFloat32(tensors.get(spec.name)!)), spec.shape),
+    ]);
+    return new Network(architecture, config, new Map(weights));
+  }
+
+  /** A network of zeros, to be filled (packed files, initialisation). */
+  static empty<C extends NetworkConfig>(architecture: Architecture<C>, config: C): Network<C> {
+    const specs = architecture.parameterSpecs(config);
+    const weights = specs.map((s): [string, Var] => [
+      s.name,
+      new Var(floats(s.shape.reduce((a, b) => a * b, 1)), s.shape),
+    ]);
+    return new Network(architecture, config, new Map(weights));
+  }
+
+  /** A tensor by its checkpoint name, or a part of a joint projection by its own. */
+  get(name: string): Var {
+    const found = this.#parts.get(name) ?? this.weights.get(name);
+    if (!found) throw expected("ERR_CHECKPOINT", "weights", `a tensor "${name}"`, "none");
+    return found;
+  }
+
+  /** Trainable leaves: a joint projection appears as its q, k and v parts. */
+  leaves(): Map<string, Var> {
+    const whole = [...this.weights].filter(([name]) => !JOINED.test(name));
+    return new Map([...whole, ...this.#parts]);
+  }
+
+  get layerCount(): number {
+    return this.config.depths.reduce((a, b) => a + b, 0);
+  }
+
+  /** Key prefixes of all layers, in their order. */
+  get layerPrefixes(): string[] {
+    return layerPrefixes(this.architecture, this.config);
+  }
+
+  /**
+   * Upscales images x (batch, height, width, 3) in 0..1; returns (batch, s*height, s*width, 3),
+   * unclamped. ERR_SHAPE where an image is too small for its padding to whole windows.
+   */
+  forward(g: Graph, x: Var, sites: Sites, router: Router, trace?: Trace): Var {
+    const { scale, depths, window, heads } = this.config;
+    const [batch, h, w] = x.shape;
+    const { height, width } = this.#padded(h, w);
+    const grid = { batch, height, width };
+    const conv = (name: string, input: Var): Var =>
+      ops.conv2d(g, input, this.get(`${name}.weight`), this.get(`${name}.bias`), grid);
+    const norm = (name: string, input: Var): Var =>
+      ops.layerNorm(g, input, this.get(`${name}.weight`), this.get(`${name}.bias`));
+    const { padding } = this.architecture;
+
+    const first = g.scope(() =>
+      conv("conv_first", ops.padImage(g, x, MEAN, height, width, padding)),
+    );
+    let tokens = norm("patch_embed.norm", first);
+    let index = 0;
+    depths.forEach((depth, group) => {
+      const entering = tokens;
+      for (let layer = 0; layer < depth; layer++) {
+        const prefix = this.architecture.layerPrefix(group, layer);
+        const shift = layer % 2 === 0 ? 0 : window / 2;
+        const at: LayerPlace = { ...grid, heads, window, shift, prefix, index: index++ };
+        tokens = g.checkpoint(tokens, (inner, input) =>
+          this.architecture.layer(inner, this, at, input, sites, router),
+        );
+        trace?.layers.push(tokens);
+      }
+      tokens = g.scope(() => ops.add(g, conv(`layers.${group}.conv`, tokens), entering));
+      trace?.groups.push(tokens);
+    });
+    return g.scope(() => {
+      const body = ops.add(g, conv("conv_after_body", norm("norm", tokens)), first);
+      return ops.pixelShuffle(g, conv("upsample.0", body), MEAN, grid, scale, h * scale, w * scale);
+    });
+  }
+
+  /** Sides in whole windows; mirroring has only so many rows and columns to give. */
+  #padded(h: number, w: number): { height: number; width: number } {
+    const { window } = this.config;
+    const height = Math.ceil(h / window) * window;
+    const width = Math.ceil(w / window) * window;
+    const most = (side: number): number =>
+      this.architecture.padding === "reflect" ? 2 * side - 1 : 2 * side;
+    if (height > most(h) || width > most(w)) {
+      const least = this.architecture.padding === "reflect" ? window / 2 + 1 : window / 2;
+      const wanted = `sides of at least ${least} pixels`;
+      throw expected("ERR_SHAPE", "input image", wanted, `${w}x${h}`);
+    }
+    return { height, width };
+  }
+}
+
+/** Joint projections of q, k and v, whose rows are theirs in that order. */
+const JOINED = /^(.*qkv)\.(weight|bias)$/;
+
+/** Key prefixes of all layers of a network, in their order. */
+export function layerPrefixes(architecture: Architecture, config: NetworkConfig): string[] {
+  return config.depths.flatMap((depth, group) =>
+    Array.from({ length: depth }, (_, layer) => architecture.layerPrefix(group, layer)),
+  );
+}
