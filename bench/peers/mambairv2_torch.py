@@ -11,7 +11,7 @@ matrix products, attention one row of windows at a time so that the logits stay 
 attention mask added only to the windows it changes, everything that depends on the weights alone
 prepared before timing, and a compiled scan (selective_scan.cpp, built at start-up).
 
-Usage: SPR2Q_TEST_DATA=DIR /usr/bin/python3 mambairv2_torch.py [--threads N] [--runs N] [--check]
+Usage: SPR2Q_TEST_DATA=DIR /usr/bin/python3 mambairv2_torch.py [--threads N] [--runs N] [--check|--serve]
 """
 
 import argparse
@@ -323,6 +323,18 @@ def measure(network, height, width, runs):
     return seconds
 
 
+def serve(network, height, width):
+    """Answers every line on stdin with the seconds of one forward, so that the benchmark can take
+    its own samples and these in turn."""
+    image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    network(image)
+    print(json.dumps({"ready": True, "torch": torch.__version__}), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        network(image)
+        print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Times MambaIRv2-light x4 in PyTorch on the CPU.")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -330,6 +342,7 @@ def main():
     parser.add_argument("--height", type=int, default=180)
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--check", action="store_true", help="check only, no timing")
+    parser.add_argument("--serve", action="store_true", help="one forward per line on stdin")
     options = parser.parse_args()
     if "SPR2Q_TEST_DATA" not in os.environ:
         sys.exit("SPR2Q_TEST_DATA is not set: it names the folder with weights/ and golden/.")
@@ -345,6 +358,9 @@ def main():
         if not difference <= TOLERANCE:
             sys.exit(f"the forward differs from the golden by {difference:.3g} > {TOLERANCE:.3g}.")
         if options.check:
+            return
+        if options.serve:
+            serve(network, options.height, options.width)
             return
         seconds = measure(network, options.height, options.width, options.runs)
     row = {

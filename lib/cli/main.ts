@@ -52,6 +52,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/demo.ts"),
   },
   {
+    name: "bench",
+    summary: "measure speed and memory against peers; exit code 1 where a floor is missed",
+    load: () => import("./commands/bench.ts"),
+  },
+  {
     name: "doctor",
     summary: "show what this machine offers and how to mend what is missing",
     load: () => import("./commands/doctor.ts"),
@@ -112,14 +117,15 @@ function wantsJson(argv: readonly string[]): boolean {
   return (end < 0 ? argv : argv.slice(0, end)).includes("--json");
 }
 
-async function runCommand(entry: CommandEntry, argv: readonly string[], io: Io): Promise<void> {
+async function runCommand(entry: CommandEntry, argv: readonly string[], io: Io): Promise<number> {
   const { command } = await entry.load();
   const line = parseCommandLine(command, argv);
   if (line.help) {
     const text = commandHelp(command);
     io.out(line.json ? jsonText({ help: text }) : `${text}\n`);
-    return;
+    return 0;
   }
+  let code = 0;
   const progress = new ProgressLine({
     write: io.err,
     isTty: io.errIsTty,
@@ -143,6 +149,9 @@ async function runCommand(entry: CommandEntry, argv: readonly string[], io: Io):
       if (result !== undefined) throw new Error(`${command.name} handed over two results`);
       result = value;
     },
+    fail: () => {
+      code = 1;
+    },
   };
   try {
     io.signal.throwIfAborted();
@@ -153,9 +162,10 @@ async function runCommand(entry: CommandEntry, argv: readonly string[], io: Io):
     throw error;
   }
   if (line.json) io.out(jsonText(result ?? {}));
+  return code;
 }
 
-async function dispatch(argv: readonly string[], io: Io): Promise<void> {
+async function dispatch(argv: readonly string[], io: Io): Promise<number> {
   const commands = io.commands ?? COMMANDS;
   const json = wantsJson(argv);
   const print = (key: string, text: string) =>
@@ -178,15 +188,15 @@ async function dispatch(argv: readonly string[], io: Io): Promise<void> {
   } else {
     const at = argv.indexOf(first);
     const entry = findCommand(commands, first);
-    await runCommand(entry, [...argv.slice(0, at), ...argv.slice(at + 1)], io);
+    return runCommand(entry, [...argv.slice(0, at), ...argv.slice(at + 1)], io);
   }
+  return 0;
 }
 
 /** Runs one command line (without "node spr2q") and returns its exit code; never throws. */
 export async function runMain(argv: readonly string[], io: Io): Promise<number> {
   try {
-    await dispatch(argv, io);
-    return 0;
+    return await dispatch(argv, io);
   } catch (error) {
     // An abort may surface as any error of the work that it interrupted.
     const aborted = io.signal.aborted && !(error instanceof Spr2qError);
