@@ -1,6 +1,7 @@
 /** PSNR and SSIM of a model (or of bicubic interpolation) on a folder, by the SR protocol. */
 import { type LoadedPair, loadPair, pairImages } from "../io/images.ts";
 import { fromRgbFloat, type RasterImage, toRgbFloat } from "../io/png.ts";
+import { bicubicLumaPsnr } from "../metrics/bicubic_luma.ts";
 import { psnrY } from "../metrics/psnr.ts";
 import { bicubicResize } from "../metrics/resize.ts";
 import { ssimY } from "../metrics/ssim.ts";
@@ -18,6 +19,8 @@ export interface ImageScore {
 export interface Evaluation {
   readonly psnr: number;
   readonly ssim: number;
+  /** Bicubic only: mean dB on luma alone, the protocol of published bicubic rows. */
+  readonly psnrLuma?: number;
   readonly images: readonly ImageScore[];
   readonly seconds: number;
 }
@@ -36,6 +39,7 @@ export async function evaluateFolder(
 ): Promise<Evaluation> {
   const began = performance.now();
   const images: ImageScore[] = [];
+  let luma = 0;
   const pairs = await pairImages(hrDir, lrDir ?? null, scale);
   const runner = model && new TileRunner(model);
   for (const [i, pair] of pairs.entries()) {
@@ -43,6 +47,7 @@ export async function evaluateFolder(
     const { hr, lr }: LoadedPair = await loadPair(pair, scale);
     const sr = runner ? await upscaleRgb(runner, lr, options) : bicubic(lr, scale);
     images.push({ name: pair.name, psnr: psnrY(sr, hr, scale), ssim: ssimY(sr, hr, scale) });
+    if (!runner) luma += bicubicLumaPsnr(hr, scale) / pairs.length;
     options.onProgress?.((i + 1) / pairs.length);
   }
   const mean = (key: "psnr" | "ssim"): number =>
@@ -50,6 +55,7 @@ export async function evaluateFolder(
   return {
     psnr: mean("psnr"),
     ssim: mean("ssim"),
+    ...(runner ? {} : { psnrLuma: luma }),
     images,
     seconds: (performance.now() - began) / 1000,
   };

@@ -1,8 +1,11 @@
 import { expect, test } from "vitest";
+import { loadPair, pairImages } from "../../lib/io/images.ts";
 import type { RasterImage } from "../../lib/io/raster.ts";
+import { bicubicLumaPsnr } from "../../lib/metrics/bicubic_luma.ts";
 import { lumaPlane } from "../../lib/metrics/color.ts";
 import { psnrY } from "../../lib/metrics/psnr.ts";
 import { ssimY } from "../../lib/metrics/ssim.ts";
+import { hasTestData, testData } from "../data.ts";
 import { refusal } from "../io/helpers.ts";
 
 /** The hash of the protocol's test vectors: u(k, i) in [-0.5, 0.5). */
@@ -134,4 +137,16 @@ test("images of two sizes, of 16 bits, or too small are refused", () => {
   expect(refusal(() => psnrY(FIRST, deep, 2))).toMatch(/ERR_IMAGE.*8-bit/);
   expect(refusal(() => psnrY(FIRST, SECOND, 10))).toMatch(/ERR_SHAPE.*two borders of 10/);
   expect(refusal(() => ssimY(FIRST, SECOND, 5))).toMatch(/ERR_SHAPE.*11 pixels/);
+});
+
+test.skipIf(!hasTestData)("bicubic on luma alone gives the published rows of Set5", async () => {
+  for (const [scale, wanted] of [
+    [2, 33.66],
+    [4, 28.42],
+  ]) {
+    const pairs = await pairImages(testData("images/Set5/HR"), null, scale);
+    let sum = 0;
+    for (const pair of pairs) sum += bicubicLumaPsnr((await loadPair(pair, scale)).hr, scale);
+    expect(Math.abs(sum / pairs.length - wanted)).toBeLessThan(0.005);
+  }
 });

@@ -97,6 +97,11 @@ export const command = defineCommand({
     ctx.out(
       `${"mean".padEnd(16)} ${result.psnr.toFixed(3)} dB  SSIM ${result.ssim.toFixed(4)}  (${result.seconds.toFixed(1)} s)`,
     );
+    if (result.psnrLuma !== undefined) {
+      ctx.out(
+        `${"luma alone".padEnd(16)} ${result.psnrLuma.toFixed(3)} dB  (HR shrunk and enlarged, as published bicubic rows)`,
+      );
+    }
     const { model: name, routing, seed, tile } = options;
     const routed = model?.net.architecture.routes
       ? { routing, seed }
