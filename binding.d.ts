@@ -76,7 +76,7 @@ export interface NativeBinding {
   ): void;
   depthwiseConv(
     x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
-    channels: number, kernel: number, first: number, count: number,
+    channels: number, kernel: number,
   ): void;
   depthwiseConvGradInput(
     gy: F32, weight: F32, gx: F32, batch: number, height: number, width: number, channels: number,
@@ -90,7 +90,7 @@ export interface NativeBinding {
     x: U8, weight: U8, xLower: F32, xUpper: F32, weightLower: F32, weightUpper: F32,
     bias: F32 | null, y: F32, batch: number, height: number, width: number, channels: number,
     kernel: number, xBits: number, weightBits: number, xGranularity: number,
-    weightGranularity: number, storageBits: number, first: number, count: number,
+    weightGranularity: number, storageBits: number,
   ): void;
   layerNorm(x: F32, weight: F32, bias: F32, y: F32, rows: number, channels: number): void;
   layerNormGrad(
@@ -132,13 +132,11 @@ export interface NativeBinding {
     q: F32, k: F32, v: F32, biasTable: F32, probabilityBounds: F32 | null, y: F32,
     probabilities: F32 | null, batch: number, height: number, width: number, heads: number,
     headDim: number, window: number, shift: number, probabilityCodes: number, bits: number,
-    first: number, count: number,
   ): void;
   codedWindowAttention(
     q: U8, k: U8, v: U8, grid: F32, biasTable: F32, probabilityBounds: F32 | null, y: F32,
     batch: number, height: number, width: number, heads: number, headDim: number, window: number,
-    shift: number, probabilityCodes: number, bits: number, codeBits: number, first: number,
-    count: number,
+    shift: number, probabilityCodes: number, bits: number, codeBits: number,
   ): void;
   windowAttentionGrad(
     q: F32, k: F32, v: F32, biasTable: F32, probabilityBounds: F32 | null, gy: F32, gq: F32,
@@ -148,7 +146,7 @@ export interface NativeBinding {
   ): void;
   route(
     logits: F32, classes: I32, batch: number, tokens: number, count: number, mode: number,
-    seed: number, tile: number, layer: number, first: number,
+    seed: number, tile: number, layer: number,
   ): void;
   routeGrad(
     logits: F32, pool: F32, gprompt: F32, glogits: F32, batch: number, tokens: number,

@@ -79,8 +79,7 @@ export function depthwiseConv(g: Graph, x: Var, weight: Var, bias: Var, grid: Gr
   const kernel = weight.shape[weight.shape.length - 1];
   const sides = [grid.batch, grid.height, grid.width, channels, kernel];
   const y = new Var(g.floats(x.size), x.shape);
-  const rows = [0, grid.batch * grid.height];
-  g.run("depthwiseConv", x.data, weight.data, bias.data, y.data, ...sides, ...rows);
+  g.run("depthwiseConv", x.data, weight.data, bias.data, y.data, ...sides);
   return g.record(y, [x, weight, bias], (gy) => [
     x.requiresGrad ? depthwiseGradInput(g, gy, weight.data, sides) : null,
     ...(weight.requiresGrad ? depthwiseGradWeight(g, gy, x.data, sides) : [null, null]),

@@ -70,7 +70,7 @@ void run_window_attention(const Backend& backend) {
   auto table = values((2 * side - 1) * (2 * side - 1) * heads);
   measured(backend.window_attention,
            WindowAttention{view(q), view(k), view(v), view(table), {nullptr, 0}, view(y),
-                           {nullptr, 0}, 1, side, side, heads, dim, side, 0, kFloat, 8, 0, 1});
+                           {nullptr, 0}, 1, side, side, heads, dim, side, 0, kFloat, 8});
 }
 
 void run_coded_window_attention(const Backend& backend) {
@@ -82,7 +82,7 @@ void run_coded_window_attention(const Backend& backend) {
   measured(backend.coded_window_attention,
            CodedWindowAttention{view(q), view(k), view(v), view(grid), view(table), {nullptr, 0},
                                 view(y), 1, side, side, heads, dim, side, 0, kHalfExponent, bits,
-                                bits, 0, 1});
+                                bits});
 }
 
 void run_selective_scan(const Backend& backend) {

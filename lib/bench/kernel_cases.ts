@@ -51,12 +51,10 @@ export function attentionCalls(
   const grid = Float32Array.of(-1, 1, -1, 1, -1, 1);
   const y = emptyFloats(size);
   const sides = [1, height, width, heads, headDim, window, 0] as const;
-  const all = [0, (height / window) * (width / window)] as const;
-  const widths = [2, bits, bits] as const;
   return {
-    float: () => native().windowAttention(q, k, v, table, null, y, null, ...sides, 0, 8, ...all),
+    float: () => native().windowAttention(q, k, v, table, null, y, null, ...sides, 0, 8),
     coded: () =>
-      native().codedWindowAttention(qc, kc, vc, grid, table, null, y, ...sides, ...widths, ...all),
+      native().codedWindowAttention(qc, kc, vc, grid, table, null, y, ...sides, 2, bits, bits),
     table,
   };
 }
@@ -158,7 +156,7 @@ function convCases(height: number, width: number): KernelCase[] {
     },
     {
       name: `depth-wise 5x5 ${tokens} x 24`,
-      call: () => native().depthwiseConv(x, deep, bias, y, 1, height, width, 24, 5, 0, height),
+      call: () => native().depthwiseConv(x, deep, bias, y, 1, height, width, 24, 5),
     },
   ];
 }

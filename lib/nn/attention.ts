@@ -29,11 +29,6 @@ export function attentionSides(
   return [batch, height, width, heads, channels / heads, window, shift, KIND[codes.kind], bits];
 }
 
-/** The first window and their number: a plan may compute a band of them, the tape all. */
-export function allWindows({ batch, height, width, window }: WindowShape): number[] {
-  return [0, batch * (height / window) * (width / window)];
-}
-
 /** Bounds of uniform probability codes, null for the other kinds. */
 export function probabilityBounds(codes: ProbabilityCodes): Var | null {
   return codes.kind === "uniform" ? codes.bounds : null;
@@ -61,7 +56,6 @@ export function windowAttention(
     y.data,
     probabilities,
     ...sides,
-    ...allWindows(shape),
   );
   return g.record(y, [q, k, v, table, bounds], (gy) =>
     attentionGradient(g, [q.data, k.data, v.data], table, bounds, gy, sides),

@@ -2,7 +2,6 @@
 import { type Graph, Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
 import {
-  allWindows,
   attentionGradient,
   attentionSides,
   type ProbabilityCodes,
@@ -34,7 +33,6 @@ export function codedWindowAttention(
     y.data,
     ...sides,
     q.bits,
-    ...allWindows(shape),
   );
   return g.record(y, [q, k, v, table, bounds], (gy) => {
     const values = [q, k, v].map((operand) => operand.dequantise(g)) as [F32, F32, F32];

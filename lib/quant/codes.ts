@@ -145,7 +145,6 @@ export function codedDepthwiseConv(
     y.data,
     ...sides,
     ...widths(x, weight),
-    ...[0, grid.batch * grid.height],
   );
   return g.record(y, [x, weight, bias], (gy) => {
     const gx = x.requiresGrad ? ops.depthwiseGradInput(g, gy, weight.dequantise(g), sides) : null;

@@ -14,7 +14,7 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
-constexpr int64_t kRows = 8;  // output rows per thread chunk: two in a plan's band of 16
+constexpr int64_t kRows = 16;  // output rows per thread chunk
 constexpr int64_t kFlat = 16;  // flat positions per step, on every instruction set
 
 enum Slot { kWeights = 0, kConstants = 1, kScales = 2, kRing = 3, kColumns = 4, kRowConstants = 5 };
@@ -168,7 +168,7 @@ void float_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, i
     if (row_class != filled) fill_row_constants(a, plan, row_class, constants);
     filled = row_class;
     float_row<kKernel>(a, plan, ring, row, constants,
-                       a.y.data + (sample * a.height + row - a.first) * plan.row);
+                       a.y.data + (sample * a.height + row) * plan.row);
   }
 }
 
@@ -300,7 +300,7 @@ void byte_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, in
     for (int k = 0; k < kPairs; ++k) pairs[k] = pair_row(row - kPad + 2 * k);
     sum_columns<kPairs>(plan, pairs, columns);
     byte_row<kKernel>(a, plan, pairs, columns, constants,
-                      a.y.data + (sample * a.height + row - a.first) * plan.row);
+                      a.y.data + (sample * a.height + row) * plan.row);
   }
 }
 
@@ -329,11 +329,11 @@ void coded_depthwise_conv(const CodedDepthwiseConv& a) {
   if (bytes) arrange_byte_weights(a, &plan);
 #endif
   if (!bytes) arrange_float_weights(a, &plan);
-  parallel_for(a.count, kRows, [&](int64_t begin, int64_t end) {
-    for (int64_t row = a.first + begin; row < a.first + end;) {
-      const int64_t sample = row / a.height, first = row % a.height, left = a.first + end - row;
-      const int64_t last = first + left < a.height ? first + left : a.height;
-      row += last - first;
+  const int64_t chunks = (a.height + kRows - 1) / kRows;
+  parallel_for(a.batch * chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t sample = unit / chunks, first = unit % chunks * kRows;
+      const int64_t last = first + kRows < a.height ? first + kRows : a.height;
 #if defined(__AVX2__)
       if (bytes) {
         if (a.kernel == 3) byte_rows<3>(a, plan, sample, first, last);

@@ -15,7 +15,7 @@ constexpr int kPixels = 8;  // 8 sums + 12 inputs + 1 weight of 32 registers
 #else
 constexpr int kPixels = 4;  // 4 sums + 8 inputs + 1 weight of 16 registers
 #endif
-constexpr int64_t kRows = 4;       // image rows per thread chunk of a convolution
+constexpr int64_t kRows = 8;       // image rows per thread chunk of a convolution
 constexpr int64_t kGradRows = 16;  // image rows per partial sum of the weight gradient
 
 enum Slot { kWeights = 0, kPartials = 1 };
@@ -144,17 +144,15 @@ float* arrange_weights(const float* weight, const Image& image, int64_t taps, bo
   return arranged;
 }
 
-// Image rows first ... first+count-1 of the batch; y holds just those.
 template <int kKernel>
-void convolve(const float* x, const float* weights, const float* bias, float* y, int64_t first,
-              int64_t count, const Image& image) {
+void convolve(const float* x, const float* weights, const float* bias, float* y, int64_t batch,
+              const Image& image) {
   const int64_t row_floats = image.width * image.channels;
-  parallel_for(count, kRows, [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; ++at) {
-      const int64_t r = first + at;
+  parallel_for(batch * image.height, kRows, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
       for_each_vector(image.channels, [&](auto vector, int64_t c, int lanes) {
         const RowJob job = {x + r * row_floats + c, weights + c, bias ? bias + c : nullptr,
-                            y + at * row_floats + c, r % image.height};
+                            y + r * row_floats + c, r % image.height};
         conv_row<decltype(vector), kKernel>(job, image, lanes);
       });
     }
@@ -238,16 +236,15 @@ void grad_chunk(const DepthwiseConvGradWeight& a, const Image& image, int64_t be
 void depthwise_conv(const DepthwiseConv& a) {
   const Image image = {a.height, a.width, a.channels};
   const float* weights = arrange_weights(a.weight.data, image, a.kernel * a.kernel, false);
-  if (a.kernel == 3) convolve<3>(a.x.data, weights, a.bias.data, a.y.data, a.first, a.count, image);
-  else convolve<5>(a.x.data, weights, a.bias.data, a.y.data, a.first, a.count, image);
+  if (a.kernel == 3) convolve<3>(a.x.data, weights, a.bias.data, a.y.data, a.batch, image);
+  else convolve<5>(a.x.data, weights, a.bias.data, a.y.data, a.batch, image);
 }
 
 void depthwise_conv_grad_input(const DepthwiseConvGradInput& a) {
   const Image image = {a.height, a.width, a.channels};
   const float* weights = arrange_weights(a.weight.data, image, a.kernel * a.kernel, true);
-  const int64_t rows = a.batch * a.height;
-  if (a.kernel == 3) convolve<3>(a.gy.data, weights, nullptr, a.gx.data, 0, rows, image);
-  else convolve<5>(a.gy.data, weights, nullptr, a.gx.data, 0, rows, image);
+  if (a.kernel == 3) convolve<3>(a.gy.data, weights, nullptr, a.gx.data, a.batch, image);
+  else convolve<5>(a.gy.data, weights, nullptr, a.gx.data, a.batch, image);
 }
 
 void depthwise_conv_grad_weight(const DepthwiseConvGradWeight& a) {

@@ -303,8 +303,8 @@ void window_attention(const WindowAttention& a) {
   int32_t* offset = reinterpret_cast<int32_t*>(bias + a.heads * layout.head_size);
   layout.spread(a.bias_table.data, a.heads, factor, bias);
   layout.offsets(offset);
-  parallel_for(a.count, 1, [&](int64_t window, int64_t) {
-    SPR2Q_BY_HEAD_DIM(a.head_dim, attend, a, layout, bias, offset, a.first + window, factor);
+  parallel_for(a.batch * layout.windows.per_sample(), 1, [&](int64_t window, int64_t) {
+    SPR2Q_BY_HEAD_DIM(a.head_dim, attend, a, layout, bias, offset, window, factor);
   });
 }
 
@@ -315,8 +315,8 @@ void coded_window_attention(const CodedWindowAttention& a) {
   const CodeGrids grids(a);
   layout.spread(a.bias_table.data, a.heads, grids.factor, bias);
   layout.offsets(offset);
-  parallel_for(a.count, 1, [&](int64_t window, int64_t) {
-    SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, grids, layout, bias, offset, a.first + window);
+  parallel_for(a.batch * layout.windows.per_sample(), 1, [&](int64_t window, int64_t) {
+    SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, grids, layout, bias, offset, window);
   });
 }
 

@@ -14,8 +14,7 @@ void coded_depthwise_conv(const CodedDepthwiseConv& a) {
     int codes[kMaxDepthwiseTaps];
     depthwise_codes(a, c, codes);
     const DepthwiseScales scales = depthwise_scales(a, c);
-    const int64_t begin = a.first * a.width, end = begin + a.count * a.width;
-    for (int64_t pixel = begin; pixel < end; ++pixel) {
+    for (int64_t pixel = 0; pixel < a.batch * a.height * a.width; ++pixel) {
       const int64_t column = pixel % a.width, row = pixel / a.width % a.height;
       const int64_t row_class = border_class(row, a.height, a.kernel);
       const int64_t column_class = border_class(column, a.width, a.kernel);
@@ -31,7 +30,7 @@ void coded_depthwise_conv(const CodedDepthwiseConv& a) {
         }
       }
       const float constant = depthwise_constant(a, scales, codes, c, row_class, column_class);
-      a.y.data[(pixel - begin) * a.channels + c] =
+      a.y.data[pixel * a.channels + c] =
           std::fmaf(scales.s, static_cast<float>(acc),
                     std::fmaf(scales.r, static_cast<float>(total), constant));
     }

@@ -31,15 +31,14 @@ int64_t pixels(const Shape& a) {
 
 void depthwise_conv(const DepthwiseConv& a) {
   const int64_t taps = a.kernel * a.kernel;
-  const int64_t begin = a.first * a.width, end = begin + a.count * a.width;
-  for (int64_t pixel = begin; pixel < end; ++pixel) {
+  for (int64_t pixel = 0; pixel < pixels(a); ++pixel) {
     for (int64_t c = 0; c < a.channels; ++c) {
       double total = a.bias ? a.bias.data[c] : 0.0;
       for_each_tap(a, pixel, [&](int64_t source, int64_t tap) {
         total += static_cast<double>(a.weight.data[c * taps + tap]) *
                  a.x.data[source * a.channels + c];
       });
-      a.y.data[(pixel - begin) * a.channels + c] = static_cast<float>(total);
+      a.y.data[pixel * a.channels + c] = static_cast<float>(total);
     }
   }
 }

@@ -66,9 +66,8 @@ void window_attention(const WindowAttention& a) {
   const Windows windows{a.height, a.width, a.window, a.shift};
   const size_t positions = static_cast<size_t>(windows.positions());
   std::vector<double> row(positions);
-  for (int64_t window = a.first; window < a.first + a.count; ++window) {
-    float* probabilities = a.probabilities.data;
-    if (probabilities) probabilities += window * a.heads * static_cast<int64_t>(positions * positions);
+  float* probabilities = a.probabilities.data;
+  for (int64_t window = 0; window < a.batch * windows.per_sample(); ++window) {
     const Place place(windows, window, a.heads * a.head_dim);
     for (int64_t head = 0; head < a.heads; ++head) {
       const float *q = a.q.data + head * a.head_dim, *k = a.k.data + head * a.head_dim;
@@ -163,7 +162,7 @@ void coded_window_attention(const CodedWindowAttention& a) {
   const float factor = on_grid(a) ? kGridFactor : 1.0f;
   const float scale = q.step * k.step * factor, key_scale = q.lower * k.step * factor;
   std::vector<float> logits(static_cast<size_t>(windows.positions()));
-  for (int64_t window = a.first; window < a.first + a.count; ++window) {
+  for (int64_t window = 0; window < a.batch * windows.per_sample(); ++window) {
     const Place place(windows, window, a.heads * a.head_dim);
     for (int64_t head = 0; head < a.heads; ++head) {
       const int64_t column = head * a.head_dim;

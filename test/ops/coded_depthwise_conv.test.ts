@@ -97,8 +97,8 @@ function data(c: Case, seed: number): Data {
   };
 }
 
-function run(c: Case, d: Data, [first, count] = [0, c.batch * c.height]): F32 {
-  const y = zeros(count * c.width * c.channels);
+function run(c: Case, d: Data): F32 {
+  const y = zeros(d.x.length);
   native().codedDepthwiseConv(
     d.x,
     d.weight,
@@ -118,8 +118,6 @@ function run(c: Case, d: Data, [first, count] = [0, c.batch * c.height]): F32 {
     c.byChannel ? 2 : 0,
     c.byRow ? 1 : 0,
     c.storageBits,
-    first,
-    count,
   );
   return y;
 }
@@ -138,8 +136,7 @@ function onValues(c: Case, d: Data): F32 {
     return d.weightLower[row] + step * q;
   });
   const y = zeros(x.length);
-  const sides = [c.batch, c.height, c.width, c.channels, c.kernel] as const;
-  native().depthwiseConv(x, weight, d.bias, y, ...sides, 0, c.batch * c.height);
+  native().depthwiseConv(x, weight, d.bias, y, c.batch, c.height, c.width, c.channels, c.kernel);
   return y;
 }
 

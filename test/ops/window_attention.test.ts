@@ -3,7 +3,7 @@ import { native } from "../../lib/binding.ts";
 import type { F32, U8 } from "../../lib/binding.ts";
 import { fastBackends, on, random, relativeError, uniform, zeros } from "./harness.ts";
 import { attention, name, type Operands, operands, type Shape, shapes } from "./window_oracle.ts";
-import { sameBytes, sizes, tableOf, tokensOf, windows } from "./window_oracle.ts";
+import { sameBytes, sizes, tableOf, tokensOf } from "./window_oracle.ts";
 
 const FLOAT = 0;
 const UNIFORM = 1;
@@ -11,18 +11,10 @@ const HALF = 2;
 const bounds = Float32Array.of(0.001, 0.2);
 const everywhere = ["reference", ...fastBackends];
 
-function attend(
-  s: Shape,
-  o: Operands,
-  mode = FLOAT,
-  bits = 4,
-  probabilities?: F32,
-  range = windows(s),
-): F32 {
+function attend(s: Shape, o: Operands, mode = FLOAT, bits = 4, probabilities?: F32): F32 {
   const y = zeros(tokensOf(s));
   const p = probabilities ?? null;
-  const sides = [...sizes(s), mode, bits, ...range] as const;
-  native().windowAttention(o.q, o.k, o.v, o.table, bounds, y, p, ...sides);
+  native().windowAttention(o.q, o.k, o.v, o.table, bounds, y, p, ...sizes(s), mode, bits);
   return y;
 }
 
@@ -213,16 +205,9 @@ function codes(s: Shape, bits: number, seed: number): Codes {
   return { q: draw(), k: draw(), v: draw(), table: random(tableOf(s), seed + 3) };
 }
 
-function attendCodes(
-  s: Shape,
-  c: Codes,
-  codeBits: number,
-  mode: number,
-  bits: number,
-  range = windows(s),
-): F32 {
+function attendCodes(s: Shape, c: Codes, codeBits: number, mode: number, bits: number): F32 {
   const y = zeros(tokensOf(s));
-  const a = [...sizes(s), mode, bits, codeBits, ...range] as const;
+  const a = [...sizes(s), mode, bits, codeBits] as const;
   native().codedWindowAttention(c.q, c.k, c.v, grid, c.table, bounds, y, ...a);
   return y;
 }
@@ -266,31 +251,4 @@ describe.each(fastBackends)("window attention on codes: %s has the reference's b
       expect(sameBytes(y, expected), name(s)).toBe(true);
     }
   });
-});
-
-test("windows may be computed in parts: the same pixels, on every backend", () => {
-  const s: Shape = { ...shapes[0], batch: 2, height: 16, width: 24, window: 8, shift: 4 };
-  const o = operands(s, 21);
-  const c = codes(s, 4, 22);
-  const parts: [number, number][] = [
-    [0, 5],
-    [5, 6],
-    [11, 1],
-  ];
-  for (const backend of everywhere) {
-    const sum = (run: (range: [number, number]) => F32): F32 => {
-      const total = zeros(tokensOf(s)); // y is untouched where a part has no window
-      for (const part of parts)
-        run(part).forEach((value, i) => {
-          total[i] += value;
-        });
-      return total;
-    };
-    on(backend, () => {
-      expect(sum((part) => attend(s, o, FLOAT, 4, undefined, part))).toEqual(attend(s, o));
-      expect(sum((part) => attendCodes(s, c, 4, HALF, 4, part))).toEqual(
-        attendCodes(s, c, 4, HALF, 4),
-      );
-    });
-  }
 });

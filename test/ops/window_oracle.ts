@@ -22,11 +22,6 @@ export function sizes(s: Shape): [number, number, number, number, number, number
   return [s.batch, s.height, s.width, s.heads, s.headDim, s.window, s.shift];
 }
 
-/** The first window and their number. */
-export function windows(s: Shape): [number, number] {
-  return [0, (s.batch * s.height * s.width) / s.window ** 2];
-}
-
 /** Values in q, k, v or y. */
 export function tokensOf(s: Shape): number {
   return s.batch * s.height * s.width * s.heads * s.headDim;

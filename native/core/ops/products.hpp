@@ -185,18 +185,16 @@ struct Conv2dGradWeight {
   }
 };
 
-// Depth-wise cross-correlation, zero padding: weight(channels,kernel,kernel), kernel 3 or 5. Of the
-// batch*height image rows, first ... first+count-1 are computed; y holds just those.
+// Depth-wise cross-correlation, zero padding: weight(channels,kernel,kernel), kernel 3 or 5.
 struct DepthwiseConv {
   F32 x, weight, bias, y;
-  int64_t batch, height, width, channels, kernel, first, count;
-  SPR2Q_FIELDS(x, weight, bias, y, batch, height, width, channels, kernel, first, count)
+  int64_t batch, height, width, channels, kernel;
+  SPR2Q_FIELDS(x, weight, bias, y, batch, height, width, channels, kernel)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * channels);
-    SPR2Q_NEED(first >= 0 && count >= 0 && first + count <= batch * height);
-    SPR2Q_NEED(y.size >= count * width * channels);
+    SPR2Q_NEED(y.size >= batch * height * width * channels);
     SPR2Q_NEED(weight.size >= channels * kernel * kernel && absent_or(bias, channels));
     return nullptr;
   }
@@ -234,16 +232,15 @@ struct DepthwiseConvGradWeight {
 // inside the image count: acc = sum q_x q_w, total = sum q_x over those taps, and
 // y = fma(S, acc, fma(R, total, constant)), constant[c] = float32(bias + lower_x * sum of
 // (step_w q_w + lower_w) over the same taps), in double: one value per border class and channel.
-// x bounds kTensor or kColumn (per channel), weight bounds kTensor or kRow (per channel). first and
-// count as in DepthwiseConv.
+// x bounds kTensor or kColumn (per channel), weight bounds kTensor or kRow (per channel).
 struct CodedDepthwiseConv {
   U8 x, weight;
   F32 x_lower, x_upper, weight_lower, weight_upper, bias, y;
   int64_t batch, height, width, channels, kernel, x_bits, weight_bits, x_granularity,
-      weight_granularity, storage_bits, first, count;
+      weight_granularity, storage_bits;
   SPR2Q_FIELDS(x, weight, x_lower, x_upper, weight_lower, weight_upper, bias, y, batch, height,
                width, channels, kernel, x_bits, weight_bits, x_granularity, weight_granularity,
-               storage_bits, first, count)
+               storage_bits)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
@@ -252,8 +249,7 @@ struct CodedDepthwiseConv {
     SPR2Q_NEED(x_granularity == kTensor || x_granularity == kColumn);
     SPR2Q_NEED(weight_granularity == kTensor || weight_granularity == kRow);
     SPR2Q_NEED(x.size >= batch * height * width * channels);
-    SPR2Q_NEED(first >= 0 && count >= 0 && first + count <= batch * height);
-    SPR2Q_NEED(y.size >= count * width * channels);
+    SPR2Q_NEED(y.size >= batch * height * width * channels);
     SPR2Q_NEED(weight.size >= channels * ((kernel * kernel * storage_bits + 7) / 8));
     SPR2Q_NEED(x_lower.size >= bound_count(x_granularity, 1, channels) && x_upper.size >= 1);
     SPR2Q_NEED(weight_lower.size >= bound_count(weight_granularity, channels, 1));

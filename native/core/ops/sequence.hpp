@@ -11,8 +11,7 @@ namespace spr2q {
 // height-shift, else 2; columns alike). probability_codes: kFloat; kUniform: softmax, then Eq. 1
 // with probability_bounds (lower, upper) at `bits`; kHalfExponent: q = round(L exp((l-max)/2)),
 // out = sum q^2 v / sum q^2. Optional output probabilities(batch*windows, heads, w*w, w*w): softmax
-// before any quantiser, for calibration. height and width are multiples of window. Of the windows of
-// the batch (core/windows.hpp numbers them), first ... first+count-1 are computed.
+// before any quantiser, for calibration. height and width are multiples of window.
 #define SPR2Q_ATTENTION_CHECK(tokens_of)                                                      \
   SPR2Q_NEED(batch >= 0 && heads > 0 && head_dim > 0 && head_dim <= 64 && window > 0);         \
   SPR2Q_NEED(window <= 32 && shift >= 0 && shift < window);                                    \
@@ -25,14 +24,11 @@ namespace spr2q {
 
 struct WindowAttention {
   F32 q, k, v, bias_table, probability_bounds, y, probabilities;
-  int64_t batch, height, width, heads, head_dim, window, shift, probability_codes, bits, first,
-      count;
+  int64_t batch, height, width, heads, head_dim, window, shift, probability_codes, bits;
   SPR2Q_FIELDS(q, k, v, bias_table, probability_bounds, y, probabilities, batch, height, width,
-               heads, head_dim, window, shift, probability_codes, bits, first, count)
+               heads, head_dim, window, shift, probability_codes, bits)
   const char* check() const {
     SPR2Q_ATTENTION_CHECK(y);
-    SPR2Q_NEED(first >= 0 && count >= 0);
-    SPR2Q_NEED(first + count <= batch * (height / window) * (width / window));
     SPR2Q_NEED(absent_or(probabilities, batch * height * width * heads * window * window));
     return nullptr;
   }
@@ -44,18 +40,15 @@ struct WindowAttention {
 // both sums exact integers), fma(step_v, sum_j P_j q_v[j], lower_v * sum_j P_j) otherwise with P
 // the (quantised) probabilities. grid(6) = lower and upper of q, k, v; all at code_bits bits.
 // Half exponents of up to 4 bits: S, T, bias and mask are multiplied by kGridFactor first and the
-// exponents rounded to a grid (../exponent.hpp). first and count as in WindowAttention.
+// exponents rounded to a grid (../exponent.hpp).
 struct CodedWindowAttention {
   U8 q, k, v;
   F32 grid, bias_table, probability_bounds, y;
-  int64_t batch, height, width, heads, head_dim, window, shift, probability_codes, bits, code_bits,
-      first, count;
+  int64_t batch, height, width, heads, head_dim, window, shift, probability_codes, bits, code_bits;
   SPR2Q_FIELDS(q, k, v, grid, bias_table, probability_bounds, y, batch, height, width, heads,
-               head_dim, window, shift, probability_codes, bits, code_bits, first, count)
+               head_dim, window, shift, probability_codes, bits, code_bits)
   const char* check() const {
     SPR2Q_ATTENTION_CHECK(y);
-    SPR2Q_NEED(first >= 0 && count >= 0);
-    SPR2Q_NEED(first + count <= batch * (height / window) * (width / window));
     SPR2Q_NEED(grid.size >= 6 && code_bits >= 1 && code_bits <= 8);
     return nullptr;
   }
@@ -81,15 +74,14 @@ struct WindowAttentionGrad {
 
 // classes[n] = argmax_k logits[n,k] (+ Gumbel noise when kSampled); the lowest index wins ties.
 // noise(sample, token, k) = -log(E), E ~ Exp(1), from Philox4x32-10 keyed by (seed, tile, layer,
-// token, k); `tile` + the sample's index in the batch identifies the tile, `first` is the number of
-// the first token given here. See core/philox.hpp.
+// token, k); `tile` + the sample's index in the batch identifies the tile. See core/philox.hpp.
 struct Route {
   F32 logits;
   I32 classes;
-  int64_t batch, tokens, count, mode, seed, tile, layer, first;
-  SPR2Q_FIELDS(logits, classes, batch, tokens, count, mode, seed, tile, layer, first)
+  int64_t batch, tokens, count, mode, seed, tile, layer;
+  SPR2Q_FIELDS(logits, classes, batch, tokens, count, mode, seed, tile, layer)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0 && first >= 0);
+    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0);
     SPR2Q_NEED(logits.size >= batch * tokens * count && classes.size >= batch * tokens);
     return nullptr;
   }
