@@ -146,7 +146,7 @@ export interface NativeBinding {
   ): void;
   route(
     logits: F32, classes: I32, batch: number, tokens: number, count: number, mode: number,
-    seed: number, tile: number, layer: number,
+    seed: number, tile: number, layer: number, first: number,
   ): void;
   routeGrad(
     logits: F32, pool: F32, gprompt: F32, glogits: F32, batch: number, tokens: number,

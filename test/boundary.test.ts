@@ -33,8 +33,14 @@ test("bad arguments are refused by name and never reach a kernel", () => {
 
 test("a plan that reaches outside its arena is refused when it is made", () => {
   const gelu = native().opNames().indexOf("gelu");
-  const code = Float64Array.from([gelu, -1, 0, 0, 4, 0, 0, 16, 4, 0, 4]);
+  const code = Float64Array.from([gelu, -1, -1, 0, 0, 4, 0, 0, 16, 4, 0, 4]);
   expect(() => native().createPlan(code, [], 24, 0, 0)).toThrow(/outside its block/);
   expect(native().createPlan(code, [], 32, 0, 0)).toBeTypeOf("object");
   expect(() => native().createPlan(Float64Array.from([9999]), [], 0, 0, 0)).toThrow(/unknown op/);
+  // The same call on tiles of 2 of 4 rows, whose result is exported to byte 16 of the arena.
+  const tiled = [gelu, 2, -1, 0, 0, 4, 1, -2, 0, 4, 1, 1];
+  const segment = (offset: number): Float64Array =>
+    Float64Array.from([-1, 1, 4, 2, 8, 1, 0, offset, 4, ...tiled]);
+  expect(() => native().createPlan(segment(16), [], 31, 0, 0)).toThrow(/export reaches outside/);
+  expect(native().createPlan(segment(16), [], 32, 0, 0)).toBeTypeOf("object");
 });

@@ -15,6 +15,8 @@ interface RowWise {
   readonly count: number;
   /** True where `count` counts elements: any number of rows divides them. */
   readonly elements?: boolean;
+  /** Position of the number of the first row, where the op wants to know it. */
+  readonly first?: number;
   /** Operands read, or written, beyond the tile's own rows. */
   readonly readsAll?: number;
   readonly writesAll?: number;
@@ -45,6 +47,7 @@ const ROW_WISE: Partial<Record<OpName, RowWise>> = {
   addPrompt: { tiled: [0, 2, 3], count: 4, output: 3 },
   gatherRows: { tiled: [1, 2], count: 3, readsAll: 0, output: 2 },
   scatterRows: { tiled: [0, 1], count: 3, writesAll: 2, output: 2 },
+  route: { tiled: [0, 1], count: 3, first: 9, output: 1 }, // of one image: batch is 1 in plans
   quantize: quantiser,
   dequantize: quantiser,
   qdq: quantiser,

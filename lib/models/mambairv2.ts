@@ -177,10 +177,11 @@ function stateSpace(
 ): Var {
   const { prefix, index, batch } = place;
   const rows = z.size / z.shape[1];
+  // Before the router, so that a plan takes a tile of z through both.
+  const v = linear("assm.in_proj.0", z);
   const routed: Routed = router.route(g, index, batch, rows, () =>
     linear("assm.route.2", ops.gelu(g, linear("assm.route.0", z))),
   );
-  const v = linear("assm.in_proj.0", z);
   const gate = sites.depthwise(
     g,
     `${prefix}assm.CPE.0`,

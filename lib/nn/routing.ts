@@ -48,7 +48,7 @@ export class Router {
     const count = values.shape[1];
     const classes = known ?? (g.mode === "tracing" ? g.ints(rows) : new Int32Array(rows));
     const key = [this.mode === "sampled" ? 1 : 0, this.seed, this.tile, layer];
-    if (!known) g.run("route", values.data, classes, batch, rows / batch, count, ...key);
+    if (!known) g.run("route", values.data, classes, batch, rows / batch, count, ...key, 0);
     if (g.mode !== "tracing") this.classes[layer] = classes;
     return { classes, logits: differentiable ? { values, key, batch } : null };
   }

@@ -221,7 +221,7 @@ void route(const Route& a) {
       const float* logits = a.logits.data + n * a.count;
       if (a.mode == kSampled) {
         const NoiseKey key{a.seed, a.tile + n / a.tokens, a.layer};
-        a.classes.data[n] = choose(logits, a.count, key, n % a.tokens, words, rough);
+        a.classes.data[n] = choose(logits, a.count, key, a.first + n % a.tokens, words, rough);
       } else {
         a.classes.data[n] = first_largest(logits, a.count);
       }

@@ -3,9 +3,13 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#endif
+#if defined(__x86_64__)
+#include <emmintrin.h>
 #endif
 
 #include "../core/pool.hpp"
@@ -30,6 +34,7 @@ class CodeReader {
   CodeReader(const double* code, const double* end, const Places& places)
       : code_(code), end_(end), places_(places) {
     count_field_ = static_cast<int64_t>(next());
+    first_field_ = static_cast<int64_t>(next());
   }
 
   template <class... Fields>
@@ -50,7 +55,9 @@ class CodeReader {
   }
   void read(int64_t& number) {
     number = static_cast<int64_t>(next());
-    if (field_++ == count_field_) number *= places_.rows;
+    if (field_ == count_field_) number *= places_.rows;
+    if (field_ == first_field_) number += places_.first_row;
+    ++field_;
   }
   void read(double& number) {
     number = next();
@@ -97,7 +104,7 @@ class CodeReader {
   const double* code_;
   const double* end_;
   const Places& places_;
-  int64_t count_field_ = -1, field_ = 0;
+  int64_t count_field_ = -1, first_field_ = -1, field_ = 0;
   const char* problem_ = nullptr;
 };
 
@@ -131,12 +138,50 @@ const double* dispatch(const Backend* backend, const double* code, const double*
 
 // Head of a segment.
 struct Segment {
-  int64_t calls, rows, tile_rows, tile_bytes;
-  static constexpr int64_t kEntries = 5;
+  int64_t calls, rows, tile_rows, tile_bytes, exports;
+  const double* first_export;
+  static constexpr int64_t kEntries = 6, kExportEntries = 3;
   explicit Segment(const double* code)
       : calls(static_cast<int64_t>(code[1])), rows(static_cast<int64_t>(code[2])),
-        tile_rows(static_cast<int64_t>(code[3])), tile_bytes(static_cast<int64_t>(code[4])) {}
+        tile_rows(static_cast<int64_t>(code[3])), tile_bytes(static_cast<int64_t>(code[4])),
+        exports(static_cast<int64_t>(code[5])), first_export(code + kEntries) {}
+  const double* body() const { return first_export + exports * kExportEntries; }
+
+  // What is wrong with its head, or null.
+  const char* check(const double* end, int64_t arena_bytes) const {
+    if (calls < 1 || rows < 1 || tile_rows < 1 || tile_rows > rows || tile_bytes < 0) {
+      return "a segment needs calls, rows and tiles of at most all rows";
+    }
+    if (exports < 0 || body() > end) return "the list of calls ends inside a segment";
+    for (const double* e = first_export; e < body(); e += kExportEntries) {
+      if (e[0] < 0 || e[1] < 0 || e[2] < 1 ||
+          e[0] + e[2] * static_cast<double>(tile_rows) > static_cast<double>(tile_bytes) ||
+          e[1] + e[2] * static_cast<double>(rows) > static_cast<double>(arena_bytes)) {
+        return "an export reaches outside its block";
+      }
+    }
+    return nullptr;
+  }
 };
+
+// Copies past the caches: what is written so is read back much later, and the lines that it covers
+// are not fetched first. Unlike a plain copy it needs a fence before others may look.
+void stream(uint8_t* to, const uint8_t* from, int64_t bytes) {
+#if defined(__x86_64__)
+  const int64_t head = -reinterpret_cast<intptr_t>(to) & 15;
+  if (head < bytes) {
+    std::memcpy(to, from, static_cast<size_t>(head));
+    int64_t at = head;
+    for (; at + 16 <= bytes; at += 16) {
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + at),
+                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
+    }
+    std::memcpy(to + at, from + at, static_cast<size_t>(bytes - at));
+    return;
+  }
+#endif
+  std::memcpy(to, from, static_cast<size_t>(bytes));
+}
 
 // Behind the calls of one tile (backend == nullptr: checked, not run).
 const double* run_tile(const Backend* backend, const double* code, const double* end,
@@ -164,7 +209,15 @@ void run_segment(const Backend& backend, const double* code, const double* end, 
     mine.first_row = begin;
     mine.rows = finish - begin;
     const char *problem = nullptr, *name = nullptr;
-    run_tile(&backend, code + Segment::kEntries, end, segment.calls, mine, problem, name);
+    run_tile(&backend, segment.body(), end, segment.calls, mine, problem, name);
+    for (const double* e = segment.first_export; e < segment.body(); e += Segment::kExportEntries) {
+      const int64_t row_bytes = static_cast<int64_t>(e[2]);
+      stream(places.arena.data + static_cast<int64_t>(e[1]) + begin * row_bytes,
+             mine.tile.data + static_cast<int64_t>(e[0]), (finish - begin) * row_bytes);
+    }
+#if defined(__x86_64__)
+    if (segment.exports) _mm_sfence();
+#endif
   });
 }
 
@@ -175,7 +228,7 @@ const double* skip_segment(const double* at, const double* end, const Places& pl
   last.tile = {places.arena.data, segment.tile_bytes};
   last.rows = segment.tile_rows;
   const char *problem = nullptr, *name = nullptr;
-  return run_tile(nullptr, at + Segment::kEntries, end, segment.calls, last, problem, name);
+  return run_tile(nullptr, segment.body(), end, segment.calls, last, problem, name);
 }
 
 // On 2 MiB pages where the system has them: a large image's values span tens of thousands of small
@@ -216,12 +269,9 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
       problem = "the list of calls ends inside a segment";
     } else {
       const Segment segment(at);
-      if (segment.calls < 1 || segment.rows < 1 || segment.tile_rows < 1 ||
-          segment.tile_rows > segment.rows || segment.tile_bytes < 0) {
-        problem = "a segment needs calls, rows and tiles of at most all rows";
-      }
+      problem = segment.check(end, arena_bytes);
       // The first tile and the last: what lies between reaches no farther.
-      const double* calls = at + Segment::kEntries;
+      const double* calls = segment.body();
       places.tile.bytes = segment.tile_bytes;
       places.rows = segment.tile_rows;
       if (!problem) run_tile(nullptr, calls, end, segment.calls, places, problem, name);

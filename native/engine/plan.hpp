@@ -2,14 +2,16 @@
 // without JavaScript. The list comes from a tracing graph (lib/infer/encode.ts), which also decides
 // which bytes each value occupies; checks run once, when the plan is made.
 //
-// Encoding of one call: op index, position of its row count (-1: none), then one entry per field of
-// its struct: a number as itself, a view as (place, offset, size, row): place -2 tile, -1 absent,
-// 0 arena, 1 input, 2 output, 3+k constant k; offset in bytes; size in elements.
+// Encoding of one call: op index, position of its row count and of its first row (-1: none), then
+// one entry per field of its struct: a number as itself, a view as (place, offset, size, row): place
+// -2 tile, -1 absent, 0 arena, 1 input, 2 output, 3+k constant k; offset in bytes; size in elements.
 //
-// A segment is -1, number of calls, rows, rows of a tile, bytes of a tile, then its calls. Its calls
-// work on each row by itself, so a thread takes a tile of rows through all of them before the next
-// tile: views with `row` > 0 elements a row are narrowed to the tile's rows, the row count's entry is
-// the count per row, and place -2 is memory of the thread.
+// A segment is -1, number of calls, rows, rows of a tile, bytes of a tile, number of exports, then
+// its exports and its calls. Its calls work on each row by itself, so a thread takes a tile of rows
+// through all of them before the next tile: views with `row` > 0 elements a row are narrowed to the
+// tile's rows, the row count's entry is the count per row, and place -2 is memory of the thread.
+// An export (offset in the tile, offset in the arena, bytes a row) is a value that goes from the tile
+// to the arena past the caches when the tile is done.
 #pragma once
 #include <string>
 #include <vector>

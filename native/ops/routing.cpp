@@ -33,7 +33,7 @@ void route(const Route& a) {
   for (int64_t n = 0; n < a.batch * a.tokens; ++n) {
     const NoiseKey key{a.seed, a.tile + n / a.tokens, a.layer};
     const std::vector<float> row =
-        noisy(a.logits.data + n * a.count, a.count, a.mode, key, n % a.tokens);
+        noisy(a.logits.data + n * a.count, a.count, a.mode, key, a.first + n % a.tokens);
     size_t best = 0;
     for (size_t k = 1; k < row.size(); ++k) {
       if (row[k] > row[best]) best = k;

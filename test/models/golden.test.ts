@@ -68,7 +68,7 @@ test.skipIf(!hasTestData)("free argmax gives every official route whose margin i
       const [graph, layer, , rows, logits] = args;
       const values = logits();
       const chosen = new Int32Array(rows);
-      graph.run("route", values.data, chosen, 1, rows, 64, 0, 0, 0, layer);
+      graph.run("route", values.data, chosen, 1, rows, 64, 0, 0, 0, layer, 0);
       for (let n = 0; n < rows; n++) {
         const row = [...values.data.subarray(n * 64, n * 64 + 64)].sort((a, b) => b - a);
         if (row[0] - row[1] <= 1e-4) continue;

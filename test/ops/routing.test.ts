@@ -18,9 +18,10 @@ function route(
   seed = 1,
   tile = 0,
   layer = 0,
+  first = 0,
 ): I32 {
   const classes = new Int32Array(batch * tokens).fill(-1);
-  native().route(logits, classes, batch, tokens, count, mode, seed, tile, layer);
+  native().route(logits, classes, batch, tokens, count, mode, seed, tile, layer, first);
   return classes;
 }
 
@@ -241,4 +242,15 @@ describe("the straight-through gradient of the choice", () => {
       }
     }
   });
+});
+
+test("tokens that are routed in parts get the classes of the whole", () => {
+  const logits = random(40 * 64, 77);
+  for (const backend of ["reference", ...fastBackends]) {
+    on(backend, () => {
+      const whole = route(logits, 1, 40, 64, SAMPLED, 5, 2, 1);
+      const part = route(logits.slice(13 * 64), 1, 27, 64, SAMPLED, 5, 2, 1, 13);
+      expect(part).toEqual(whole.slice(13));
+    });
+  }
 });

@@ -1,6 +1,7 @@
 /** The packed file and its plan against the training graph: codes site by site, then pixels. */
 import { describe, expect, test } from "vitest";
 import { Graph } from "../../lib/autograd.ts";
+import type { F32 } from "../../lib/binding.ts";
 import { Plan } from "../../lib/infer/plan.ts";
 import { readSafetensors } from "../../lib/io/safetensors.ts";
 import type { Network } from "../../lib/models/network.ts";
@@ -130,6 +131,25 @@ test("the float plan gives the pixels of the running graph, sampled and argmax",
       const plan = new Plan(net, new FloatSites(), 24, 24, { mode, seed: 2 });
       expect(await plan.run(image.data)).toEqual(Float32Array.from(wanted.data));
     }
+});
+
+test("a plan too large for the caches, whose values bypass them, gives the same pixels", async () => {
+  const image = pictures(1, 320, 4);
+  const run = async (fused: boolean): Promise<F32> => {
+    const plan = new Plan(
+      tinyNet(),
+      new FloatSites(),
+      320,
+      320,
+      { mode: "sampled", seed: 2 },
+      fused,
+    );
+    expect(plan.arenaBytes).toBeGreaterThan(32 * 1024 * 1024);
+    return plan.run(image.data);
+  };
+  expect(
+    Buffer.compare(Buffer.from((await run(true)).buffer), Buffer.from((await run(false)).buffer)),
+  ).toBe(0);
 });
 
 test("an aborted plan stops with ERR_ABORTED", async () => {

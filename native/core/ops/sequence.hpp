@@ -74,14 +74,15 @@ struct WindowAttentionGrad {
 
 // classes[n] = argmax_k logits[n,k] (+ Gumbel noise when kSampled); the lowest index wins ties.
 // noise(sample, token, k) = -log(E), E ~ Exp(1), from Philox4x32-10 keyed by (seed, tile, layer,
-// token, k); `tile` + the sample's index in the batch identifies the tile. See core/philox.hpp.
+// token, k); `tile` + the sample's index in the batch identifies the tile, `first` is the number of
+// the first token given here. See core/philox.hpp.
 struct Route {
   F32 logits;
   I32 classes;
-  int64_t batch, tokens, count, mode, seed, tile, layer;
-  SPR2Q_FIELDS(logits, classes, batch, tokens, count, mode, seed, tile, layer)
+  int64_t batch, tokens, count, mode, seed, tile, layer, first;
+  SPR2Q_FIELDS(logits, classes, batch, tokens, count, mode, seed, tile, layer, first)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0);
+    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0 && first >= 0);
     SPR2Q_NEED(logits.size >= batch * tokens * count && classes.size >= batch * tokens);
     return nullptr;
   }

@@ -1,0 +1,76 @@
+/**
+ * Rewrites of traced calls before they are encoded: the same values, bit for bit, with less work at
+ * run time.
+ */
+import { Graph, type Operand, type TracedCall } from "../autograd.ts";
+import { type F32, native, type U8 } from "../binding.ts";
+import { bytes, type NativeArray } from "../tensor.ts";
+import { roundUp } from "./arena.ts";
+
+/** Outputs of packed linear layers are padded to this many (native/core/ops/products.hpp). */
+const PACKED_WIDTH = 16;
+
+const isArray = (operand: Operand): operand is NativeArray => ArrayBuffer.isView(operand);
+
+/** Linear layers whose weights stay, with the weights in the backend's own layout. */
+export function packWeights(calls: readonly TracedCall[]): TracedCall[] {
+  const stays = (operand: Operand): boolean =>
+    operand === null || (isArray(operand) && !Graph.isTraced(operand.buffer));
+  return calls.map((call): TracedCall => {
+    const o = call.operands;
+    if (call.op === "linear" && o.slice(1, 3).every(stays)) {
+      const [rows, cols, out] = o.slice(4) as number[];
+      const packed = bytes(4 * (cols + 1) * roundUp(out, PACKED_WIDTH));
+      native().packLinear(o[1] as F32, o[2] as F32 | null, packed, cols, out);
+      return { op: "packedLinear", operands: [o[0], packed, o[3], rows, cols, out] };
+    }
+    if (call.op === "codedLinear" && o.slice(1, 7).every(stays)) {
+      const [rows, cols, out, xBits, weightBits, ...rest] = o.slice(8) as number[];
+      const packed = bytes((2 * roundUp(cols, 4) + 12) * roundUp(out, PACKED_WIDTH));
+      const [weight, ...bounds] = o.slice(1, 7) as [U8, F32, F32, F32, F32, F32 | null];
+      const sizes = [cols, out, xBits, weightBits, ...rest] as const;
+      native().packCodedLinear(
+        weight,
+        ...(bounds as [F32, F32, F32, F32, F32 | null]),
+        packed,
+        ...(sizes as unknown as [number, number, number, number, number, number, number]),
+      );
+      const operands = [o[0], packed, o[7], rows, cols, out, xBits, weightBits];
+      return { op: "packedCodedLinear", operands };
+    }
+    return call;
+  });
+}
+
+/**
+ * A gate whose product is only gathered is applied to gathered rows instead: one value of the
+ * image's size less to write and to read again.
+ */
+export function gateGathered(calls: readonly TracedCall[]): TracedCall[] {
+  const readers = new Map<ArrayBuffer, number>();
+  for (const call of calls) {
+    const buffers = new Set(call.operands.filter(isArray).map((operand) => operand.buffer));
+    for (const buffer of buffers) readers.set(buffer, (readers.get(buffer) ?? 0) + 1);
+  }
+  const gates = new Map<ArrayBuffer, TracedCall>();
+  for (const call of calls) {
+    if (call.op !== "sigmoidGate") continue;
+    const product = (call.operands[2] as F32).buffer;
+    if (readers.get(product) === 2) gates.set(product, call); // its writer and one reader
+  }
+  const fresh = new Graph("tracing");
+  const moved = new Set<TracedCall>();
+  const result = calls.flatMap((call): TracedCall[] => {
+    const gate = call.op === "gatherRows" && gates.get((call.operands[0] as F32).buffer);
+    if (!gate) return [call];
+    moved.add(gate);
+    const [, index, y, rows, channels] = call.operands;
+    const [x, by] = gate.operands.slice(0, 2).map((operand): [TracedCall, F32] => {
+      const to = fresh.floats((y as F32).length);
+      return [{ op: "gatherRows", operands: [operand, index, to, rows, channels] }, to];
+    });
+    const product = { op: "sigmoidGate", operands: [x[1], by[1], y, (y as F32).length] } as const;
+    return [x[0], by[0], product];
+  });
+  return result.filter((call) => !moved.has(call));
+}
