@@ -23,7 +23,7 @@ import { keepingBackend, type Suite } from "../lib/bench/suite.ts";
 import { checkSwinir, swinirRanges } from "../lib/bench/swinir_check.ts";
 import { swinirModel } from "../lib/bench/swinir_onnx.ts";
 import { interleave, median, perStep, timingOf } from "../lib/bench/timing.ts";
-import { findPython, startTorch } from "../lib/bench/torch.ts";
+import { blasLibraries, findPython, startTorch } from "../lib/bench/torch.ts";
 import { native, packageRoot } from "../lib/binding.ts";
 import { reportBench } from "../lib/cli/commands/bench.ts";
 import { defineCommand } from "../lib/cli/args.ts";
@@ -314,7 +314,9 @@ describe("peers that are missing", () => {
   test("a Python without PyTorch, or none, is a reason and no error", async () => {
     expect(findPython("/nonexistent/python")).toMatch(/^no PyTorch in \/nonexistent\/python;/);
     expect(await startTorch("no_such_peer.py", [], "x")).toMatch(/run from a checkout/);
-    expect(await startTorch("mambairv2_torch.py", [], undefined)).toMatch(/SPR2Q_TEST_DATA/);
+    expect(
+      await startTorch("mambairv2_torch.py", [], undefined, undefined, blasLibraries()[0]),
+    ).toMatch(/SPR2Q_TEST_DATA/);
   });
 
   test("the memory row needs the compiled program and says so", async () => {

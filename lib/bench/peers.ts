@@ -16,17 +16,20 @@ import { aboveWeights, peakMemory } from "./memory.ts";
 import { calibratedBytes, familyOf, officialWeights, planOf, testPicture } from "./models.ts";
 import { NET_HEIGHT, NET_WIDTH } from "./net.ts";
 import type { Ort } from "./ort.ts";
-import { type Goal, type RowText, skippedRow, timeRow, valueRow } from "./rows.ts";
+import { type Goal, NO_GOAL, type RowText, skippedRow, timeRow, valueRow } from "./rows.ts";
 import { onBackend, type Suite, timing } from "./suite.ts";
 import { checkSwinir, planar, swinirRanges } from "./swinir_check.ts";
 import { isSwinirLight, swinirModel } from "./swinir_onnx.ts";
 import { interleave, type Side, type Timing } from "./timing.ts";
-import { startTorch } from "./torch.ts";
+import { type Blas, blasLibraries, startTorch } from "./torch.ts";
 
 const SWINIR_GOAL: Goal = { floor: 3, stretch: 5 };
 const MEMORY_GOAL: Goal = { floor: 10, stretch: 20 };
-const TORCH_FP32_GOAL: Goal = { floor: 10, stretch: 20 };
-const TORCH_W4_GOAL: Goal = { floor: 20, stretch: 40 };
+/** Of the FP32 plan and of W4A4. */
+const TORCH_GOALS: readonly Goal[] = [
+  { floor: 10, stretch: 20 },
+  { floor: 20, stretch: 40 },
+];
 
 /** Runs the suite. */
 export async function benchPeers(suite: Suite): Promise<void> {
@@ -134,20 +137,11 @@ async function swinirMemory(
 }
 
 async function mamba(suite: Suite): Promise<void> {
-  const name = `MambaIRv2-light x4 ${sizeText}`;
-  const against = "PyTorch FP32 with a compiled scan";
-  const goals = [TORCH_FP32_GOAL, TORCH_W4_GOAL];
-  const rows = ["FP32 plan", "W4A4"].map(
-    (kind): RowText => ({
-      name: `${name} ${kind}, ${threadsText(suite)}`,
-      against,
-    }),
-  );
   const path = suite.model ?? officialWeights(suite, 4);
   if (!path) {
     const reason = "no MambaIRv2-light x4 weights: --model FILE or SPR2Q_TEST_DATA";
-    rows.forEach((text, i) => {
-      suite.row(skippedRow(text, reason, goals[i]));
+    mambaRows(suite, "").forEach((text, i) => {
+      suite.row(skippedRow(text, reason, TORCH_GOALS[i]));
     });
     return;
   }
@@ -158,21 +152,44 @@ async function mamba(suite: Suite): Promise<void> {
     const plan = planOf(runnable, NET_WIDTH, NET_HEIGHT);
     return { prepare, run: () => plan.run(image, suite.signal) };
   });
-  const args = ["--threads", suite.threads, "--height", NET_HEIGHT, "--width", NET_WIDTH].map(
-    String,
-  );
-  const torch = await startTorch("mambairv2_torch.py", args, suite.data, suite.python);
+  // The goals are against PyTorch as Debian installs it, the first of the libraries.
+  for (const [i, blas] of blasLibraries().entries()) {
+    await mambaAgainst(suite, sides, blas, i === 0 ? TORCH_GOALS : [NO_GOAL, NO_GOAL]);
+  }
+}
+
+function mambaRows(suite: Suite, blas: string): RowText[] {
+  return ["FP32 plan", "W4A4"].map((kind) => ({
+    name: `MambaIRv2-light x4 ${sizeText} ${kind}, ${threadsText(suite)}`,
+    against: `PyTorch FP32 with a compiled scan${blas && `, ${blas}`}`,
+  }));
+}
+
+async function mambaAgainst(
+  suite: Suite,
+  ours: readonly Side[],
+  blas: Blas,
+  goals: readonly Goal[],
+): Promise<void> {
+  const rows = mambaRows(suite, blas.name);
+  const sizes = ["--threads", suite.threads, "--height", NET_HEIGHT, "--width", NET_WIDTH];
+  const args = sizes.map(String);
+  const torch = await startTorch("mambairv2_torch.py", args, suite.data, suite.python, blas);
+  if (typeof torch === "string") {
+    const timings = await interleave(ours, timing(suite));
+    rows.forEach((text, i) => {
+      suite.row(skippedRow(text, torch, goals[i], timings[i]));
+    });
+    return;
+  }
   try {
-    if (typeof torch !== "string") {
-      suite.version("torch", torch.version);
-      sides.push({ reports: true, run: torch.forward });
-    }
+    suite.version("torch", torch.version);
+    const sides: Side[] = [...ours, { reports: true, run: torch.forward }];
     const timings = await interleave(sides, timing(suite));
     rows.forEach((text, i) => {
-      if (typeof torch === "string") suite.row(skippedRow(text, torch, goals[i], timings[i]));
-      else suite.row(timeRow(text, timings[i], timings[2], goals[i]));
+      suite.row(timeRow(text, timings[i], timings[2], goals[i]));
     });
   } finally {
-    if (typeof torch !== "string") await torch.stop();
+    await torch.stop();
   }
 }

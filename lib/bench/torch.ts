@@ -13,6 +13,39 @@ const START_SECONDS = 180;
 /** Milliseconds that `import torch` may take. */
 const IMPORT_MS = 60_000;
 
+/** A matrix library that the system's PyTorch can be started with. */
+export interface Blas {
+  readonly name: string;
+  /** Folder of its libblas.so.3; null: whatever PyTorch brings or finds. */
+  readonly folder: string | null;
+}
+
+/** Where Debian keeps them; the first is what its python3-torch comes with. */
+const DEBIAN = `/usr/lib/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu`;
+const LIBRARIES: readonly Blas[] = [
+  { name: "reference BLAS", folder: `${DEBIAN}/blas` },
+  { name: "OpenBLAS", folder: `${DEBIAN}/openblas-openmp` },
+  { name: "OpenBLAS", folder: `${DEBIAN}/openblas-pthread` },
+];
+
+/** The libraries here, the one that Debian installs with PyTorch first; at least one entry. */
+export function blasLibraries(): Blas[] {
+  const found = LIBRARIES.filter(({ folder }) => existsSync(join(folder!, "libblas.so.3")));
+  const names = found.map(({ name }) => name);
+  const distinct = found.filter(({ name }, i) => names.indexOf(name) === i);
+  return distinct.length ? distinct : [{ name: "its own BLAS", folder: null }];
+}
+
+/** A pinned kernel would slow OpenBLAS; the peer checks its results before it is timed. */
+const PINNED = ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"];
+
+function environment(data: string, { folder }: Blas): NodeJS.ProcessEnv {
+  const env: NodeJS.ProcessEnv = { ...process.env, SPR2Q_TEST_DATA: data };
+  for (const name of PINNED) delete env[name];
+  if (folder) env.LD_LIBRARY_PATH = [folder, env.LD_LIBRARY_PATH].filter(Boolean).join(":");
+  return env;
+}
+
 /** A running peer. */
 export interface TorchPeer {
   readonly version: string;
@@ -38,7 +71,8 @@ export async function startTorch(
   script: string,
   args: readonly string[],
   data: string | undefined,
-  given?: string,
+  given: string | undefined,
+  blas: Blas,
 ): Promise<TorchPeer | string> {
   const path = join(packageRoot(), "bench", "peers", script);
   if (!existsSync(path)) return `bench/peers/${script} is not here: run from a checkout of spr2q`;
@@ -46,7 +80,7 @@ export async function startTorch(
   const python = findPython(given);
   if (typeof python === "string") return python;
   const child = spawn(python.path, [path, ...args, "--serve"], {
-    env: { ...process.env, SPR2Q_TEST_DATA: data },
+    env: environment(data, blas),
     stdio: ["pipe", "pipe", "pipe"],
   });
   return connect(child);

@@ -29,15 +29,16 @@ function keepApart({ lower, upper, granularity }: Bounds): void {
 /** Bounds and rectifiers as trainables of the RGT stage. */
 export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[] {
   const list: Trainable[] = [];
+  const rates = recipe.rates(sites.policy.bits);
   for (const [site, bounds] of sites.bounds) {
     const unit = recipe.relativeBounds ? rangeOf(bounds) : 1;
-    const rate = (): number => recipe.boundRate * unit;
+    const rate = (): number => rates.bound * unit;
     const project = (): void => keepApart(bounds);
     list.push({ name: `${site}.upper`, value: bounds.upper, rate, project });
     if (bounds.lower !== bounds.upper)
       list.push({ name: `${site}.lower`, value: bounds.lower, rate, project });
   }
-  const rate = (): number => recipe.rectifierRate;
+  const rate = (): number => rates.rectifier;
   for (const [key, group] of sites.rectifiers) {
     list.push({ name: `${key}.rectifier.a`, value: group.a, rate });
     list.push({ name: `${key}.rectifier.b`, value: group.b, rate });

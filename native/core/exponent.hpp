@@ -47,6 +47,23 @@ static inline float exp2_shared(float x) {
   return bits_float(float_bits(p) + (float_bits(t) << 23));
 }
 
+// ---- Half-exponent codes of few bits ------------------------------------------------------------
+// q = round(L 2^-x) with x = (largest - logit)/2 * log2 e. Up to kGridBits bits the exponent lies on a
+// grid of kGridSteps to the octave, far finer than the codes are, so that serving looks q^2 up in
+// kGridEntries bytes and computes no exponential. Logits come scaled by kGridFactor. With origin =
+// kRoundingMagic + largest, origin - logit rounds to kRoundingMagic + index; index 0 is the largest.
+constexpr int64_t kGridBits = 4;
+constexpr int kGridEntries = 128;
+constexpr float kGridSteps = 25.0f;  // the last index, 127, is 5.08 octaves down: code 0 at 4 bits
+constexpr float kGridFactor = kHalfLog2E * kGridSteps;
+constexpr float kGridEnd = kRoundingMagic + (kGridEntries - 1);
+
+static inline float grid_index(float origin, float logit) {
+  const float shifted = origin - logit;
+  return (shifted < kGridEnd ? shifted : kGridEnd) - kRoundingMagic;
+}
+static inline float grid_exponent(float index) { return index * (-1.0f / kGridSteps); }
+
 // log(x) for normal x > 0, relative error below 1.5e-7, log(1) = 0 exactly. x = 2^e m with m in
 // [sqrt 1/2, sqrt 2), log m = f - f^2/2 + f^3 P(f) at f = m - 1, |P's error| f^3 < 6e-9 log m.
 static inline float log_shared(float x) {

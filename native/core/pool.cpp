@@ -34,6 +34,25 @@ void run_chunks(Job& job) {
   inside_parallel_region = false;
 }
 
+// How often a thread looks before it sleeps: some 50 us. A plan starts thousands of short jobs, and to
+// wake a sleeping thread takes longer than many of them.
+constexpr int kLooks = 2000;
+
+template <class Condition>
+bool spin_until(Condition condition) {
+  for (int i = 0; i < kLooks; ++i) {
+    if (condition()) return true;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+  return condition();
+}
+
+// Who is about to sleep says so and looks once more; who has news publishes it and then looks for
+// sleepers. All of that is sequentially consistent, so one of the two sees the other.
 class Pool {
  public:
   ~Pool() { resize(1); }
@@ -50,36 +69,46 @@ class Pool {
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
     stopping_ = false;
-    for (int i = 1; i < count; ++i) threads_.emplace_back([this, g = generation_] { work(g); });
+    for (int i = 1; i < count; ++i) {
+      threads_.emplace_back([this, seen = generation_.load()] { work(seen); });
+    }
   }
 
   void run(Job& job) {
     std::lock_guard<std::mutex> turn(turn_);  // one job at a time; others wait here
-    {
+    job_ = &job;
+    active_ = static_cast<int>(threads_.size());
+    ++generation_;
+    if (sleepers_ > 0) {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = &job;
-      ++generation_;
-      active_ = static_cast<int>(threads_.size());
+      wake_.notify_all();
     }
-    wake_.notify_all();
     run_chunks(job);
+    const auto finished = [this] { return active_ == 0; };
+    if (spin_until(finished)) return;
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return active_ == 0; });
-    job_ = nullptr;
+    waiting_ = true;
+    done_.wait(lock, finished);
+    waiting_ = false;
   }
 
  private:
   void work(uint64_t seen) {
-    std::unique_lock<std::mutex> lock(mutex_);
+    const auto called = [&] { return stopping_ || generation_ != seen; };
     for (;;) {
-      wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+      if (!spin_until(called)) {
+        std::unique_lock<std::mutex> lock(mutex_);
+        ++sleepers_;
+        wake_.wait(lock, called);
+        --sleepers_;
+      }
       if (stopping_) return;
       seen = generation_;
-      Job* job = job_;
-      lock.unlock();
-      run_chunks(*job);
-      lock.lock();
-      if (--active_ == 0) done_.notify_one();
+      run_chunks(*job_);
+      if (--active_ == 0 && waiting_) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        done_.notify_one();
+      }
     }
   }
 
@@ -88,10 +117,10 @@ class Pool {
   std::condition_variable wake_;
   std::condition_variable done_;
   std::vector<std::thread> threads_;
-  Job* job_ = nullptr;
-  uint64_t generation_ = 0;
-  int active_ = 0;
-  bool stopping_ = false;
+  Job* job_ = nullptr;  // written before generation_ moves, read after
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> active_{0}, sleepers_{0};
+  std::atomic<bool> stopping_{false}, waiting_{false};
 };
 
 Pool& pool() {

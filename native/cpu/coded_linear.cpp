@@ -235,6 +235,37 @@ constexpr int kTileRows = 4, kTileVectors = 3;
 constexpr int kTileRows = 4, kTileVectors = 2;
 #endif
 
+#if defined(__AVX512F__)
+// totals[r] = sum of the n codes at rows[r]: sums of eight bytes each, then across the register for
+// all eight rows together.
+static inline void code_totals(const uint8_t* const (&rows)[kTileRows], int64_t n,
+                               int32_t* totals) {
+  static_assert(kTileRows == 8, "one 64-bit lane a row");
+  const __m512i zero = _mm512_setzero_si512();
+  __m512i sums[kTileRows];
+  const __mmask64 rest = n % 64 ? (1ull << (n % 64)) - 1 : 0;
+#pragma GCC unroll 8
+  for (int r = 0; r < kTileRows; ++r) {
+    sums[r] = _mm512_sad_epu8(_mm512_maskz_loadu_epi8(rest, rows[r] + n / 64 * 64), zero);
+  }
+  for (int64_t i = 0; i + 64 <= n; i += 64) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kTileRows; ++r) {
+      const __m512i codes = _mm512_loadu_si512(rows[r] + i);
+      sums[r] = _mm512_add_epi64(sums[r], _mm512_sad_epu8(codes, zero));
+    }
+  }
+  const auto pairs = [](__m512i x, __m512i y) {
+    return _mm512_add_epi64(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+  };
+  const auto fold = [](__m512i x, __m512i y) {
+    return _mm512_add_epi64(_mm512_shuffle_i64x2(x, y, 0x88), _mm512_shuffle_i64x2(x, y, 0xdd));
+  };
+  const __m512i low = fold(pairs(sums[0], sums[1]), pairs(sums[2], sums[3]));
+  const __m512i high = fold(pairs(sums[4], sums[5]), pairs(sums[6], sums[7]));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(totals), _mm512_cvtepi64_epi32(fold(low, high)));
+}
+#else
 static inline int32_t code_total(const uint8_t* row, int64_t n) {
   int64_t i = 0;
   int32_t total = 0;
@@ -255,6 +286,11 @@ static inline int32_t code_total(const uint8_t* row, int64_t n) {
   for (; i < n; ++i) total += row[i];
   return total;
 }
+static inline void code_totals(const uint8_t* const (&rows)[kTileRows], int64_t n,
+                               int32_t* totals) {
+  for (int r = 0; r < kTileRows; ++r) totals[r] = code_total(rows[r], n);
+}
+#endif
 
 // One tile's rows: their codes, the value their sums start from, and their totals as floats.
 template <class Input>
@@ -265,9 +301,10 @@ struct Rows {
   int64_t valid;
 };
 
-// Outputs [column, column + V vectors) of one tile of rows.
+// Outputs [column, column + V vectors) of one tile of rows. A function of its own: inlined, its sums
+// would share the registers with its caller's values, and one would live in memory.
 template <class Dot, int V>
-static inline void tile_block(const Plan& plan, const Rows<typename Dot::Input>& rows, float* y,
+__attribute__((noinline)) static void tile_block(const Plan& plan, const Rows<typename Dot::Input>& rows, float* y,
                               int64_t column) {
   constexpr int R = kTileRows;
   VecI sum[R][V];
@@ -327,16 +364,19 @@ static void run(const PackedCodedLinear& a, const Plan& plan) {
       const bool copied = leaves || sizeof(Input) > 1;
       Rows<Input> rows;
       rows.valid = valid;
-      for (int64_t r = 0; r < kTileRows; ++r) {
-        const uint8_t* from = x + (r < valid ? r : valid - 1) * a.in;
-        const int32_t total = code_total(from, a.in);
-        rows.starts[r] = plan.weight_offset * total;
-        rows.totals[r] = static_cast<float>(total);
-        rows.codes[r] = reinterpret_cast<const Input*>(from);
-        if (!copied) continue;
+      const uint8_t* from[kTileRows];
+      for (int r = 0; r < kTileRows; ++r) from[r] = x + (r < valid ? r : valid - 1) * a.in;
+      int32_t totals[kTileRows];
+      code_totals(from, a.in, totals);
+      for (int r = 0; r < kTileRows; ++r) {
+        rows.starts[r] = plan.weight_offset * totals[r];
+        rows.totals[r] = static_cast<float>(totals[r]);
+        rows.codes[r] = reinterpret_cast<const Input*>(from[r]);
+      }
+      for (int r = 0; copied && r < kTileRows; ++r) {
         rows.codes[r] = copy + r * copy_step;
         for (int64_t i = 0; i < copy_step; ++i) {
-          copy[r * copy_step + i] = i < a.in ? static_cast<Input>(from[i]) : Input(0);
+          copy[r * copy_step + i] = i < a.in ? static_cast<Input>(from[r][i]) : Input(0);
         }
       }
       tile<Dot>(plan, rows, a.y.data + row * a.out);

@@ -79,6 +79,72 @@ static void normalise(const LayerNorm& a, const RowShape& shape, int64_t begin, 
   }
 }
 
+#if defined(__AVX512F__)
+// Four rows at once: their sums share the shuffles, their square roots one instruction.
+constexpr int64_t kQuad = 4;
+
+// Lane group r of four holds the sum of vector r, four times.
+static inline VecF sums_of_four(VecF a, VecF b, VecF c, VecF d) {
+  const auto halves = [](VecF x, VecF y) {
+    return VecF{_mm512_shuffle_f32x4(x.v, y.v, 0x44)} + VecF{_mm512_shuffle_f32x4(x.v, y.v, 0xee)};
+  };
+  const VecF ab = halves(a, b), cd = halves(c, d);
+  VecF s = VecF{_mm512_shuffle_f32x4(ab.v, cd.v, 0x88)} + VecF{_mm512_shuffle_f32x4(ab.v, cd.v, 0xdd)};
+  s = s + VecF{_mm512_permute_ps(s.v, 0x4e)};
+  return s + VecF{_mm512_permute_ps(s.v, 0xb1)};
+}
+// Lane group r of `a` in all lanes.
+static inline void spread(VecF a, VecF (&to)[kQuad]) {
+  to[0] = {_mm512_shuffle_f32x4(a.v, a.v, 0x00)};
+  to[1] = {_mm512_shuffle_f32x4(a.v, a.v, 0x55)};
+  to[2] = {_mm512_shuffle_f32x4(a.v, a.v, 0xaa)};
+  to[3] = {_mm512_shuffle_f32x4(a.v, a.v, 0xff)};
+}
+
+template <int kVectors, bool kTail>
+static void normalise_quads(const LayerNorm& a, const RowShape& shape, int64_t begin, int64_t end) {
+  constexpr int N = kVectors;
+  const VecF share = splat(1.0f / static_cast<float>(shape.channels));
+  const float *weight = a.weight.data, *bias = a.bias.data;
+  for (int64_t row = begin; row < end; row += kQuad) {
+    VecF x[kQuad][N], centre[kQuad], part[kQuad];
+    const float* from[kQuad];
+#pragma GCC unroll 4
+    for (int r = 0; r < kQuad; ++r) {
+      from[r] = a.x.data + (row + r < end ? row + r : end - 1) * shape.channels;
+      part[r] = splat(0.0f);
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) part[r] = part[r] + (x[r][i] = load_vector<kTail>(from[r], i, N, shape));
+    }
+    spread(sums_of_four(part[0], part[1], part[2], part[3]) * share, centre);
+#pragma GCC unroll 4
+    for (int r = 0; r < kQuad; ++r) {
+      part[r] = splat(0.0f);
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) {
+        x[r][i] = x[r][i] - centre[r];
+        if (kTail && i == N - 1) x[r][i] = x[r][i] * shape.mask;
+        part[r] = fma(x[r][i], x[r][i], part[r]);
+      }
+    }
+    const VecF variance = sums_of_four(part[0], part[1], part[2], part[3]) * share;
+    VecF reciprocal[kQuad];
+    spread(splat(1.0f) / sqrt(variance + splat(kEpsilon)), reciprocal);
+#pragma GCC unroll 4
+    for (int r = 0; r < kQuad; ++r) {
+      if (row + r >= end) break;
+#pragma GCC unroll 4
+      for (int i = 0; i < N; ++i) {
+        store_vector<kTail>(a.y.data + (row + r) * shape.channels,
+                            fma(x[r][i] * reciprocal[r], load_vector<kTail>(weight, i, N, shape),
+                                load_vector<kTail>(bias, i, N, shape)),
+                            i, N, shape);
+      }
+    }
+  }
+}
+#endif
+
 // sums: weight gradients in its first `vectors` vectors, bias gradients in the next ones.
 template <int kVectors, bool kTail>
 static void differentiate(const LayerNormGrad& a, const RowShape& shape, int64_t begin,
@@ -113,6 +179,13 @@ static void differentiate(const LayerNormGrad& a, const RowShape& shape, int64_t
 
 template <int kVectors>
 static void run(const LayerNorm& a, const RowShape& shape, int64_t begin, int64_t end) {
+#if defined(__AVX512F__)
+  if (kVectors >= 1 && kVectors <= 4) {
+    constexpr int N = kVectors >= 1 && kVectors <= 4 ? kVectors : 1;
+    if (shape.last == kLanes) return normalise_quads<N, false>(a, shape, begin, end);
+    return normalise_quads<N, true>(a, shape, begin, end);
+  }
+#endif
   if (shape.last == kLanes) return normalise<kVectors, false>(a, shape, begin, end);
   normalise<kVectors, true>(a, shape, begin, end);
 }

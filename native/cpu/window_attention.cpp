@@ -11,6 +11,25 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
+// S: logits of codes on the grid of exponents -> squared codes; see core/exponent.hpp.
+SPR2Q_PASS void weigh_on_grid(int64_t bits, int64_t keys, const VecF* largest, float* S,
+                              VecF* total) {
+  const VecF levels = splat(level_count(bits));
+  for (int v = 0; v < kVectors; ++v) {
+    const VecF origin = splat(kRoundingMagic) + largest[v];
+    VecF sum = splat(0.0f);
+    for (int64_t j = 0; j < keys; ++j) {
+      float* at = S + j * kBlock + v * kLanes;
+      const VecF index = min(splat(kGridEnd), origin - load(at)) - splat(kRoundingMagic);
+      const VecF code = round_even(levels * exp2_lanes(index * splat(-1.0f / kGridSteps)));
+      const VecF square = code * code;
+      sum = sum + square;
+      store(at, square);
+    }
+    total[v] = sum;
+  }
+}
+
 // S: logits -> weights, by the mode; returns the weights' sum per query. Float op: S - largest is
 // already an exponent of 2 (factor = 1); codes: it is multiplied by `factor` first.
 template <bool Scaled>
@@ -148,19 +167,22 @@ void wide_mix(const float* S, const float* rows, int64_t keys, float* out) {
 }
 
 struct CodeGrids {
-  VecF scale, key_scale, step, lower, levels;
-  bool half, exact;  // exact: sums of half-exponent weights times codes stay within 2^24
+  float factor;  // of logits
+  VecF scale, key_scale, step, lower;
+  bool half, grid;  // half exponents; those on the grid of core/exponent.hpp
+  bool exact;       // sums of half-exponent weights times codes stay within 2^24
 
   explicit CodeGrids(const CodedWindowAttention& a) {
     const Grid q = grid_between(a.grid.data[0], a.grid.data[1], a.code_bits);
     const Grid k = grid_between(a.grid.data[2], a.grid.data[3], a.code_bits);
     const Grid v = grid_between(a.grid.data[4], a.grid.data[5], a.code_bits);
-    scale = splat(q.step * k.step);
-    key_scale = splat(q.lower * k.step);
+    half = a.probability_codes == kHalfExponent;
+    grid = half && a.bits <= kGridBits;
+    factor = grid ? kGridFactor : 1.0f;
+    scale = splat(q.step * k.step * factor);
+    key_scale = splat(q.lower * k.step * factor);
     step = splat(v.step);
     lower = splat(v.lower);
-    levels = splat(level_count(a.bits));
-    half = a.probability_codes == kHalfExponent;
     const int64_t code = (1 << a.bits) - 1, value = (1 << a.code_bits) - 1;
     exact = code * code * value * a.window * a.window <= (1 << 24);
   }
@@ -189,7 +211,8 @@ void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const B
   const int64_t keys = layout.keys;
   Memory<D> m(keys);
   CodeTile<D> tile(keys, scratch<uint32_t>(2, CodeTile<D>::words(keys)));
-  m.place.move_to(layout.windows, window, a.heads * a.head_dim, 1.0f);
+  const SquareTable& table = square_table(a.bits);
+  m.place.move_to(layout.windows, window, a.heads * a.head_dim, grids.factor);
   for (int64_t head = 0; head < a.heads; ++head) {
     const int64_t column = head * a.head_dim;
     if (a.head_dim == D) {
@@ -203,7 +226,7 @@ void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const B
       const VecF top = m.place.masked
                            ? tile.template logits<true>(p, scale, key_scale, m.S, start)
                            : tile.template logits<false>(p, scale, key_scale, m.S, start);
-      const VecF total = tile.weigh(m.S, top, grids.levels);
+      const VecF total = tile.look_up(m.S, top, table);
       tile.mix(total, grids.step, grids.lower, m.out);
       unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
     }
@@ -215,7 +238,7 @@ template <int D>
 void attend_codes(const CodedWindowAttention& a, const CodeGrids& grids, const BiasLayout& layout,
                   const float* bias, const int32_t* offset, int64_t window) {
 #if defined(__AVX512VNNI__)
-  if (grids.half && grids.exact && a.bits <= kVnniProbabilityBits && a.code_bits <= kVnniCodeBits) {
+  if (grids.grid && grids.exact && a.code_bits <= kVnniCodeBits && has_byte_tables()) {
     attend_bytes<D>(a, grids, layout, bias, offset, window);
     return;
   }
@@ -224,7 +247,7 @@ void attend_codes(const CodedWindowAttention& a, const CodeGrids& grids, const B
   const bool wide = grids.half && !grids.exact;
   Memory<D> m(keys);
   float* key_sum = scratch<float>(2, keys);
-  m.place.move_to(layout.windows, window, a.heads * a.head_dim, 1.0f);
+  m.place.move_to(layout.windows, window, a.heads * a.head_dim, grids.factor);
   for (int64_t head = 0; head < a.heads; ++head) {
     const int64_t column = head * a.head_dim;
     pack_columns<D>(a.q.data + column, m.place.at, keys, padded, a.head_dim, 1.0f, m.columns);
@@ -243,8 +266,12 @@ void attend_codes(const CodedWindowAttention& a, const CodeGrids& grids, const B
       } else {
         code_logits<D, false>(m.columns + p, m.k, key_sum, keys, m.S, largest, grids, start);
       }
-      weigh<true>(a.probability_codes, a.probability_bounds.data, a.bits,
-                  grids.half ? kHalfLog2E : kLog2E, keys, largest, m.S, total, share);
+      if (grids.grid) {
+        weigh_on_grid(a.bits, keys, largest, m.S, total);
+      } else {
+        weigh<true>(a.probability_codes, a.probability_bounds.data, a.bits,
+                    grids.half ? kHalfLog2E : kLog2E, keys, largest, m.S, total, share);
+      }
       if (wide) {
         wide_mix<D>(m.S, m.v, keys, m.out);
       } else {
@@ -286,7 +313,7 @@ void coded_window_attention(const CodedWindowAttention& a) {
   float* bias = scratch<float>(0, a.heads * layout.head_size + layout.keys);
   int32_t* offset = reinterpret_cast<int32_t*>(bias + a.heads * layout.head_size);
   const CodeGrids grids(a);
-  layout.spread(a.bias_table.data, a.heads, 1.0f, bias);
+  layout.spread(a.bias_table.data, a.heads, grids.factor, bias);
   layout.offsets(offset);
   parallel_for(a.batch * layout.windows.per_sample(), 1, [&](int64_t window, int64_t) {
     SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, grids, layout, bias, offset, window);

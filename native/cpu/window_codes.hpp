@@ -1,10 +1,12 @@
-// Half-exponent attention in integers, for AVX-512 with VNNI: vpdpbusd multiplies four unsigned by
-// four signed bytes and adds into a lane, so a key of 12 codes takes three instructions, and four
-// keys' weights q^2 (at most 225, from codes of up to 4 bits) meet their values in one. Every sum
-// is exact, and logits and codes come from the float path's operations in its order: same bits.
+// Half-exponent attention in integers, for AVX-512 with VNNI and VBMI: vpdpbusd multiplies four
+// unsigned by four signed bytes and adds into a lane, so a key of 12 codes takes three instructions,
+// and four keys' weights q^2 (at most 225, from codes of up to 4 bits) meet their values in one; the
+// weights come from a table over the grid of exponents (core/exponent.hpp), 64 in one instruction.
+// Every sum is exact, and logits come from the float path's operations in its order: same bits.
 // Per head: q as (head_dim/4, padded positions) of four codes each, k as (keys, head_dim/4), v as
 // (keys/4, dimensions) of one dimension of four keys. W(keys/4, 16): four weights per query.
 #pragma once
+#include "../core/grid.hpp"
 #include "window_tile.hpp"
 
 #if defined(__AVX512VNNI__)
@@ -13,8 +15,28 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
-constexpr int64_t kVnniProbabilityBits = 4;  // q^2 must fit an unsigned byte
-constexpr int64_t kVnniCodeBits = 7;         // k and v must fit a signed byte
+constexpr int64_t kVnniCodeBits = 7;  // k and v must fit a signed byte
+
+// q^2 by the index of its exponent on the grid, for one number of bits.
+struct alignas(64) SquareTable {
+  uint8_t squares[kGridEntries];
+  explicit SquareTable(int64_t bits) {
+    for (int i = 0; i < kGridEntries; ++i) {
+      const float half = exp2_shared(grid_exponent(static_cast<float>(i)));
+      const int code = static_cast<int>(__builtin_nearbyintf(level_count(bits) * half));
+      squares[i] = static_cast<uint8_t>(code * code);
+    }
+  }
+};
+inline const SquareTable& square_table(int64_t bits) {
+  static const SquareTable tables[kGridBits] = {SquareTable(1), SquareTable(2), SquareTable(3),
+                                                SquareTable(4)};
+  return tables[bits - 1];
+}
+inline bool has_byte_tables() {
+  static const bool has = __builtin_cpu_supports("avx512vbmi");
+  return has;
+}
 
 template <int D>
 struct CodeTile {
@@ -116,30 +138,33 @@ struct CodeTile {
     return top;
   }
 
-  // One key's code in the low byte of each lane (above it: the magic number's bits).
-  static __m512i code(const float* S, VecF top, VecF levels) {
-    const VecF half = exp2_lanes((load(S) - top) * splat(kHalfLog2E));
-    return _mm512_castps_si512((levels * half + splat(kRoundingMagic)).v);
+  // low_byte(S of a key) of four keys, side by side in each query's lane.
+  template <class LowByte>
+  __attribute__((always_inline)) static inline __m512i four_keys(const float* S,
+                                                                 const LowByte& low_byte) {
+    const __m512i byte = _mm512_set1_epi32(0xff), three = _mm512_set1_epi32(0xffffff);
+    const __m512i two = _mm512_set1_epi32(0xffff);
+    constexpr int kSelect = 0xca;  // mask ? second : third
+    const __m512i c0 = low_byte(S), c1 = _mm512_slli_epi32(low_byte(S + kBlock), 8);
+    const __m512i c2 = _mm512_slli_epi32(low_byte(S + 2 * kBlock), 16);
+    const __m512i c3 = _mm512_slli_epi32(low_byte(S + 3 * kBlock), 24);
+    const __m512i low = _mm512_ternarylogic_epi32(byte, c0, c1, kSelect);
+    const __m512i high = _mm512_ternarylogic_epi32(three, c2, c3, kSelect);
+    return _mm512_ternarylogic_epi32(two, low, high, kSelect);
   }
 
-  // W and its sum per query.
-  SPR2Q_PASS VecF weigh(const float* S, VecF top, VecF levels) const {
-    const __m512i squares = _mm512_broadcast_i32x4(_mm_setr_epi8(
-        0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 121, static_cast<char>(144),
-        static_cast<char>(169), static_cast<char>(196), static_cast<char>(225)));
-    const __m512i byte = _mm512_set1_epi32(0xff), three = _mm512_set1_epi32(0xffffff);
-    const __m512i two = _mm512_set1_epi32(0xffff), ones = _mm512_set1_epi8(1);
-    constexpr int kSelect = 0xca;  // mask ? second : third
+  // W and its sum per query: the squares come from the table.
+  __attribute__((target("avx512vbmi"), noinline)) VecF look_up(const float* S, VecF top,
+                                                               const SquareTable& table) const {
+    const VecF origin = splat(kRoundingMagic) + top;
+    const __m512i near = _mm512_load_si512(table.squares);
+    const __m512i far = _mm512_load_si512(table.squares + 64), ones = _mm512_set1_epi8(1);
     __m512i total = _mm512_setzero_si512();
     for (int64_t g = 0; g < groups; ++g) {
-      const __m512i c0 = code(S + (4 * g) * kBlock, top, levels);
-      const __m512i c1 = _mm512_slli_epi32(code(S + (4 * g + 1) * kBlock, top, levels), 8);
-      const __m512i c2 = _mm512_slli_epi32(code(S + (4 * g + 2) * kBlock, top, levels), 16);
-      const __m512i c3 = _mm512_slli_epi32(code(S + (4 * g + 3) * kBlock, top, levels), 24);
-      const __m512i low = _mm512_ternarylogic_epi32(byte, c0, c1, kSelect);
-      const __m512i high = _mm512_ternarylogic_epi32(three, c2, c3, kSelect);
-      const __m512i codes = _mm512_ternarylogic_epi32(two, low, high, kSelect);
-      const __m512i weights = _mm512_shuffle_epi8(squares, codes);
+      const __m512i indices = four_keys(S + 4 * g * kBlock, [=](const float* at) {
+        return _mm512_castps_si512(min(splat(kGridEnd), origin - load(at)).v);
+      });
+      const __m512i weights = _mm512_permutex2var_epi8(near, indices, far);
       total = _mm512_dpbusd_epi32(total, weights, ones);
       _mm512_storeu_si512(W + g, weights);
     }

@@ -97,6 +97,17 @@ void window_attention(const WindowAttention& a) {
 
 namespace {
 
+bool on_grid(const CodedWindowAttention& a) {
+  return a.probability_codes == kHalfExponent && a.bits <= kGridBits;
+}
+
+// L 2^-x of a half exponent, rounded.
+int64_t half_code(const CodedWindowAttention& a, float logit, float largest) {
+  const float x = on_grid(a) ? grid_exponent(grid_index(kRoundingMagic + largest, logit))
+                             : (logit - largest) * kHalfLog2E;
+  return static_cast<int64_t>(std::nearbyint(level_count(a.bits) * exp2_shared(x)));
+}
+
 // One query of the op on codes: logits in, y out. `value` points at its head's codes of v, key j
 // at value[at[j]].
 void coded_query(const CodedWindowAttention& a, const std::vector<float>& logits,
@@ -109,8 +120,7 @@ void coded_query(const CodedWindowAttention& a, const std::vector<float>& logits
     std::vector<int64_t> square(keys);
     int64_t total = 0;
     for (size_t j = 0; j < keys; ++j) {
-      const float half = exp2_shared((logits[j] - largest) * kHalfLog2E);
-      const int64_t code = static_cast<int64_t>(std::nearbyint(level_count(a.bits) * half));
+      const int64_t code = half_code(a, logits[j], largest);
       total += square[j] = code * code;
     }
     for (int64_t d = 0; d < a.head_dim; ++d) {
@@ -149,7 +159,8 @@ void coded_window_attention(const CodedWindowAttention& a) {
   const Windows windows{a.height, a.width, a.window, a.shift};
   const Grid q = grid_between(a.grid.data[0], a.grid.data[1], a.code_bits);
   const Grid k = grid_between(a.grid.data[2], a.grid.data[3], a.code_bits);
-  const float scale = q.step * k.step, key_scale = q.lower * k.step;
+  const float factor = on_grid(a) ? kGridFactor : 1.0f;
+  const float scale = q.step * k.step * factor, key_scale = q.lower * k.step * factor;
   std::vector<float> logits(static_cast<size_t>(windows.positions()));
   for (int64_t window = 0; window < a.batch * windows.per_sample(); ++window) {
     const Place place(windows, window, a.heads * a.head_dim);
@@ -164,9 +175,9 @@ void coded_window_attention(const CodedWindowAttention& a) {
             product += query[d] * key[d];
             sum += key[d];
           }
-          const float bias = a.bias_table.data[bias_at(windows, p, j, a.heads, head)];
+          const float bias = a.bias_table.data[bias_at(windows, p, j, a.heads, head)] * factor;
           const float rest =
-              std::fma(key_scale, static_cast<float>(sum), bias + place.mask(p, j));
+              std::fma(key_scale, static_cast<float>(sum), bias + place.mask(p, j) * factor);
           logits[j] = std::fma(scale, static_cast<float>(product), rest);
         }
         coded_query(a, logits, place.at, a.v.data + column, a.y.data + place.at[p] + column);

@@ -39,6 +39,8 @@ struct WindowAttention {
 // softmax); y = fma(step_v, (sum_j P_j q_v[j]) / (sum_j P_j), lower_v) for kHalfExponent (P = q^2,
 // both sums exact integers), fma(step_v, sum_j P_j q_v[j], lower_v * sum_j P_j) otherwise with P
 // the (quantised) probabilities. grid(6) = lower and upper of q, k, v; all at code_bits bits.
+// Half exponents of up to 4 bits: S, T, bias and mask are multiplied by kGridFactor first and the
+// exponents rounded to a grid (../exponent.hpp).
 struct CodedWindowAttention {
   U8 q, k, v;
   F32 grid, bias_table, probability_bounds, y;
