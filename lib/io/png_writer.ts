@@ -28,7 +28,7 @@ export function pngWriterBytes(shape: ImageShape): number {
 /**
  * Writes an image of `shape` whose samples come from `rows`: arrays of one or more whole rows, from
  * top to bottom, each used up before the next is asked for. `write` gets the bytes in order and is
- * awaited; they are overwritten afterwards. ERR_SHAPE where the rows are too many or too few; errors of `rows` and `write` pass.
+ * awaited. ERR_SHAPE where the rows are too many or too few; errors of `rows` and `write` pass.
  */
 export async function writePng(
   shape: ImageShape,
@@ -42,9 +42,8 @@ export async function writePng(
     chunkSize: CHUNK_BYTES,
     writableHighWaterMark: 1,
   } as ZlibOptions);
-  const room = Buffer.alloc(CHUNK_BYTES + 12);
   await pipeline(filtered(shape, rows), deflate, async (deflated: AsyncIterable<Buffer>) => {
-    for await (const bytes of deflated) await write(chunk("IDAT", bytes, room));
+    for await (const bytes of portions(deflated)) await write(chunk("IDAT", bytes));
   });
   await write(chunk("IEND", Buffer.alloc(0)));
 }
@@ -57,10 +56,29 @@ function header({ width, height, channels, depth }: ImageShape): Buffer {
   return body;
 }
 
-/** Length, type, contents and checksum, at the beginning of `room` where that is large enough. */
-function chunk(type: string, body: Buffer, room: Buffer = Buffer.alloc(0)): Buffer {
-  const size = 12 + body.length;
-  const out = room.length < size ? Buffer.alloc(size) : room.subarray(0, size);
+/**
+ * The same bytes in portions of CHUNK_BYTES, each overwritten by the next: what zlib gives at once
+ * depends on the moment, and the same image should be the same file.
+ */
+async function* portions(deflated: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  const portion = Buffer.alloc(CHUNK_BYTES);
+  let held = 0;
+  for await (const bytes of deflated) {
+    for (let at = 0; at < bytes.length; ) {
+      const count = bytes.copy(portion, held, at);
+      at += count;
+      held += count;
+      if (held < CHUNK_BYTES) continue;
+      yield portion;
+      held = 0;
+    }
+  }
+  if (held > 0) yield portion.subarray(0, held);
+}
+
+/** Length, type, contents and checksum. */
+function chunk(type: string, body: Buffer): Buffer {
+  const out = Buffer.allocUnsafe(12 + body.length);
   out.writeUInt32BE(body.length, 0);
   out.write(type, 4, "latin1");
   out.set(body, 8);

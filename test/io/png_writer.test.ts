@@ -20,10 +20,15 @@ function* rowsOf(image: RasterImage, most: number, next: () => number): Generato
   }
 }
 
-async function written(image: RasterImage, rows: Iterable<RasterImage["data"]>): Promise<Buffer> {
+async function written(
+  image: RasterImage,
+  rows: Iterable<RasterImage["data"]>,
+  pause: () => Promise<void> = async () => {},
+): Promise<Buffer> {
   const parts: Uint8Array[] = [];
   await writePng(image, rows, async (bytes) => {
-    parts.push(Buffer.from(bytes)); // they are overwritten
+    await pause();
+    parts.push(bytes);
   });
   return Buffer.concat(parts);
 }
@@ -167,6 +172,16 @@ describe("errors and back-pressure", () => {
     expect(given).toBe(30 * portion.length);
     expect(ahead).toBeLessThan(600_000);
   });
+});
+
+test("the same image is the same file, however fast it is written", async () => {
+  const image = sample(0, { width: 500, height: 600, channels: 3, depth: 8 }, random(9));
+  const next = random(10);
+  const pause = async () => {
+    if (next() < 0.5) await new Promise((resolve) => setImmediate(resolve));
+  };
+  const bytes = await written(image, rowsOf(image, 30, random(11)));
+  expect(await written(image, rowsOf(image, 30, random(11)), pause)).toEqual(bytes);
 });
 
 describe("the outline of a file", () => {
