@@ -22,6 +22,11 @@ export interface NativeBinding {
   useBackend(name: string): void;
   /** Number of threads; with an argument, sets it first. */
   threads(count?: number): number;
+  /**
+   * Most bytes of plan arenas and threads' scratch held at once so far, or since the last call with
+   * `restart`.
+   */
+  peakBytes(restart: boolean): number;
   /** Names of the ops below, in the order of the op indices of a plan. */
   opNames(): string[];
   /** A frozen list of op calls; native/engine/plan.hpp explains the encoding of `code`. */
@@ -29,9 +34,12 @@ export interface NativeBinding {
     code: Float64Array, constants: readonly (F32 | U8 | I32)[], arenaBytes: number,
     inputFloats: number, outputFloats: number,
   ): PlanHandle;
-  /** Runs a plan off the event loop; false where `cancel[0]` became non-zero before its end. */
+  /**
+   * Runs a plan off the event loop; false where `cancel[0]` became non-zero before its end.
+   * `noiseTile` is added to the tile number of every route.
+   */
   runPlan(plan: PlanHandle, input: F32, output: F32, cancel: I32 | null,
-    seconds: Float64Array | null): Promise<boolean>;
+    seconds: Float64Array | null, noiseTile: number): Promise<boolean>;
   linear(
     x: F32, weight: F32, bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number,
   ): void;

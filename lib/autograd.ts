@@ -37,6 +37,7 @@ export type OpName = Exclude<
   | "backendName"
   | "useBackend"
   | "threads"
+  | "peakBytes"
   | "opNames"
   | "createPlan"
   | "runPlan"

@@ -6,8 +6,13 @@
  *   const image = await upscaler.run(decodePng(bytes, "in.png"));
  */
 
-/* Upscaling */
-export { Upscaler } from "./infer/upscaler.ts";
+/* Upscaling: run() in memory, save() into a file of any size */
+export {
+  type Saved,
+  type UpscaleOptions,
+  Upscaler,
+  type UpscalerOptions,
+} from "./infer/upscaler.ts";
 export { type Model, openModel } from "./infer/model.ts";
 export type { Tiling } from "./infer/tiles.ts";
 

@@ -85,7 +85,7 @@ async function profile(suite: Suite, label: string, plan: Plan): Promise<void> {
   const seconds = new Float64Array(plan.steps.length);
   await plan.run(image, suite.signal);
   for (let run = 0; run < suite.runs; run++) {
-    await plan.run(image, suite.signal, seconds);
+    await plan.run(image, suite.signal, { seconds });
     plan.steps.forEach((step, i) => {
       const entry = total.get(step) ?? { seconds: 0, calls: 0 };
       entry.seconds += seconds[i] / suite.runs;

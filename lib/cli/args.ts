@@ -10,7 +10,7 @@ import type { Progress } from "./progress.ts";
 export interface OptionSpec {
   /** Long name without dashes, for example "model". */
   readonly name: string;
-  readonly type: "string" | "integer" | "number" | "boolean" | "choice";
+  readonly type: "string" | "integer" | "number" | "size" | "boolean" | "choice";
   /** One sentence or phrase, shown by `--help`. */
   readonly help: string;
   /** One letter for the short form. */
@@ -32,7 +32,7 @@ export interface OptionSpec {
 
 type OneValue<S extends OptionSpec> = S["type"] extends "boolean"
   ? boolean
-  : S["type"] extends "integer" | "number"
+  : S["type"] extends "integer" | "number" | "size"
     ? number
     : S["type"] extends "choice"
       ? S["choices"] extends readonly (infer C)[]
@@ -140,6 +140,23 @@ export function describeRange(spec: OptionSpec): string {
   return spec.max === undefined ? noun : `${noun} of at most ${spec.max}`;
 }
 
+/** Letters of the units of bytes, by their powers from 1 on. */
+const UNITS = "KMGT";
+
+/**
+ * Bytes from "4096", "512M", "512MiB" (powers of 1024) or "500MB" (powers of 1000); fractions of a
+ * unit may be given. Null for anything else, and for less than a byte.
+ */
+export function parseSize(text: string): number | null {
+  const match = /^(\d+)(?:(\.\d+)?([KMGT])(i?B)?)?$/i.exec(text.trim());
+  if (!match) return null;
+  const [, whole, fraction = "", unit, suffix = ""] = match;
+  const base = suffix.toUpperCase() === "B" ? 1000 : 1024;
+  const power = unit === undefined ? 0 : UNITS.indexOf(unit.toUpperCase()) + 1;
+  const bytes = Math.floor(Number(whole + fraction) * base ** power);
+  return bytes >= 1 && Number.isSafeInteger(bytes) ? bytes : null;
+}
+
 function convert(spec: OptionSpec, text: string): string | number {
   const what = `--${spec.name}`;
   if (spec.type === "choice") {
@@ -153,6 +170,11 @@ function convert(spec: OptionSpec, text: string): string | number {
   if (spec.type === "string") {
     if (text === "") throw usage(what, "a value", "an empty text");
     return text;
+  }
+  if (spec.type === "size") {
+    const size = parseSize(text);
+    if (size === null) throw usage(what, "bytes above 0, as 1500000, 512M or 1.5GiB", `"${text}"`);
+    return size;
   }
   const value = text.trim() === "" ? Number.NaN : Number(text);
   const whole = spec.type === "number" ? Number.isFinite(value) : Number.isSafeInteger(value);
@@ -268,5 +290,6 @@ export function parseCommandLine(command: Command, argv: readonly string[]): Par
 export function placeholder(spec: OptionSpec): string {
   if (spec.value !== undefined) return spec.value;
   if (spec.type === "choice") return (spec.choices ?? []).join("|");
+  if (spec.type === "size") return "SIZE";
   return spec.type === "integer" ? "N" : spec.type === "number" ? "X" : "TEXT";
 }

@@ -8,6 +8,9 @@
  */
 import type { RasterImage } from "../io/raster.ts";
 
+/** Bytes a pixel that {@link fillTransparent} works with: ring, weight and order. */
+export const FILL_BYTES: number = 4 + 8 + 4;
+
 /** True for images whose last channel is alpha. */
 export function hasAlpha(image: RasterImage): boolean {
   return image.channels % 2 === 0;
@@ -47,12 +50,16 @@ function eachNeighbour(
 /**
  * A copy of an image with alpha in which fully transparent pixels have the colour of what is
  * visible around them: ring by ring outwards, each the mean of its neighbours of earlier rings,
- * weighted by alpha in the first ring. An image without a visible pixel comes back as it is.
+ * weighted by alpha in the first ring. An image without a visible pixel, or without a hidden one,
+ * comes back as it is. Takes {@link FILL_BYTES} a pixel beside the copy.
  */
 export function fillTransparent(image: RasterImage): RasterImage {
   const { width, height, channels } = image;
   const colours = channels - 1;
   const count = width * height;
+  let hidden = 0;
+  for (let i = 0; i < count; i++) if (image.data[i * channels + colours] === 0) hidden++;
+  if (hidden === 0 || hidden === count) return image;
   const data = image.data.slice();
   /** Ring in which a pixel became known: 0 visible, -1 not yet. */
   const ring = new Int32Array(count);
@@ -75,39 +82,48 @@ export function fillTransparent(image: RasterImage): RasterImage {
     for (let c = 0; c < colours; c++) data[at * channels + c] = Math.round(sum[c] / total);
     weight[at] = total / known;
   };
-  let last: number[] = [];
-  for (let i = 0; i < count; i++) if (ring[i] === 0) last.push(i);
-  for (let step = 1; last.length > 0; step++) {
-    const next: number[] = [];
-    for (const at of last) {
-      eachNeighbour(at, width, height, (neighbour) => {
-        if (ring[neighbour] !== -1) return;
-        ring[neighbour] = step;
-        next.push(neighbour);
-      });
-    }
-    for (const at of next) fill(at);
-    last = next;
+  /** Transparent pixels in the order in which rings reach them. */
+  const reached = new Int32Array(hidden);
+  let end = 0;
+  const spread = (from: number, step: number): void =>
+    eachNeighbour(from, width, height, (neighbour) => {
+      if (ring[neighbour] !== -1) return;
+      ring[neighbour] = step;
+      reached[end++] = neighbour;
+    });
+  for (let i = 0; i < count; i++) if (ring[i] === 0) spread(i, 1);
+  for (let begin = 0, step = 2; begin < end; step++) {
+    const stop = end;
+    for (let i = begin; i < stop; i++) fill(reached[i]);
+    for (let i = begin; i < stop; i++) spread(reached[i], step);
+    begin = stop;
   }
   return { ...image, data };
 }
 
 /**
- * Puts into `upscaled` (scale*height, scale*width) the value of each pixel of `plane` whose eight
- * neighbours equal it: networks ring a little beside edges, and flat alpha must not.
+ * Puts into `upscaled`, rows of scale*width that begin with those of row `from` and end with those
+ * of row `to` - 1 of `plane`, the value of each pixel of `plane` whose eight neighbours equal it:
+ * networks ring a little beside edges, and flat alpha must not.
  */
-export function keepFlat(plane: RasterImage, upscaled: RasterImage["data"], scale: number): void {
+export function keepFlat(
+  plane: RasterImage,
+  upscaled: RasterImage["data"],
+  scale: number,
+  from = 0,
+  to: number = plane.height,
+): void {
   const { width, height, data } = plane;
-  for (let at = 0; at < data.length; at++) {
+  for (let at = from * width; at < to * width; at++) {
     let flat = true;
     eachNeighbour(at, width, height, (neighbour) => {
       if (data[neighbour] !== data[at]) flat = false;
     });
     if (!flat) continue;
-    const [x, y] = [at % width, Math.floor(at / width)];
+    const [x, y] = [at % width, Math.floor(at / width) - from];
     for (let row = y * scale; row < (y + 1) * scale; row++) {
-      const from = (row * width + x) * scale;
-      upscaled.fill(data[at], from, from + scale);
+      const first = (row * width + x) * scale;
+      upscaled.fill(data[at], first, first + scale);
     }
   }
 }

@@ -12,6 +12,16 @@ import type { Router, RoutingMode } from "../nn/routing.ts";
 import { Router as TokenRouter } from "../nn/routing.ts";
 import { encode } from "./encode.ts";
 
+/** What one run of a plan may be told. */
+export interface RunSettings {
+  /** Receives the seconds of each of the plan's steps. */
+  readonly seconds?: Float64Array;
+  /** Number of the tile in the noise of sampled routing; default 0. */
+  readonly noiseTile?: number;
+  /** Where the result goes, instead of into a new array. */
+  readonly output?: F32;
+}
+
 /** One frozen network for images of height x width, batch 1. */
 export class Plan {
   readonly width: number;
@@ -24,6 +34,7 @@ export class Plan {
 
   /**
    * Traces `net` with `sites` for one image size and routing; see {@link Router} for the noise.
+   * Nothing of the size of the image is allocated before run().
    * Without `fused`, every call runs over the whole image before the next: same bits, slower.
    */
   constructor(
@@ -31,7 +42,7 @@ export class Plan {
     sites: Sites,
     width: number,
     height: number,
-    routing: { readonly mode: RoutingMode; readonly seed: number; readonly tile?: number },
+    routing: { readonly mode: RoutingMode; readonly seed: number },
     fused = true,
   ) {
     this.width = width;
@@ -54,19 +65,28 @@ export class Plan {
   }
 
   /**
-   * Upscales (height, width, 3) floats in 0..1; ERR_ABORTED where `signal` fires first. `seconds`,
-   * where given, receives the seconds of each of `steps`.
+   * Upscales (height, width, 3) floats in 0..1; ERR_ABORTED where `signal` fires first. Runs may
+   * overlap; each has an arena of its own.
    */
-  async run(image: F32, signal?: AbortSignal, seconds?: Float64Array): Promise<F32> {
+  async run(image: F32, signal?: AbortSignal, settings: RunSettings = {}): Promise<F32> {
     signal?.throwIfAborted();
-    const output = new Float32Array(this.width * this.height * 3 * this.scale ** 2);
+    const { seconds = null, noiseTile = 0 } = settings;
+    const length = this.width * this.height * 3 * this.scale ** 2;
+    const output = settings.output ?? new Float32Array(length);
     const cancel: I32 = new Int32Array(1);
     const stop = (): void => {
       cancel[0] = 1;
     };
     signal?.addEventListener("abort", stop, { once: true });
     try {
-      const finished = await native().runPlan(this.#handle, image, output, cancel, seconds ?? null);
+      const finished = await native().runPlan(
+        this.#handle,
+        image,
+        output,
+        cancel,
+        seconds,
+        noiseTile,
+      );
       if (!finished) {
         throw new Spr2qError("ERR_ABORTED", "Upscaling was stopped before its end.", {
           cause: signal?.reason,

@@ -2,31 +2,44 @@
  * Whole images through fixed-size plans: as one tile, by the official evaluation rule, or in tiles
  * of a given side. Tiles are independent: routing and scan see one tile at a time.
  */
-import type { F32 } from "../binding.ts";
+import type { F32, I32 } from "../binding.ts";
 import { expected } from "../errors.ts";
+import type { Network } from "../models/network.ts";
 import type { RoutingMode } from "../nn/routing.ts";
-import { cropTo, type FloatImage, mirrorTo } from "./mirror.ts";
+import { type FloatImage, floatPixels, mirrored, type PixelSource } from "./mirror.ts";
 import type { Model } from "./model.ts";
 import { Plan } from "./plan.ts";
 
 /** "none": the whole image; "official": MambaIRv2's rule (sides from 200 up are split); or a side. */
 export type Tiling = "none" | "official" | number;
 
-export interface RunOptions {
-  readonly tiling: Tiling;
+/** What sampled and argmax routing need to know. */
+export interface Routing {
   readonly routing: RoutingMode;
   readonly seed: number;
+}
+
+export interface RunOptions extends Routing {
+  readonly tiling: Tiling;
   readonly signal?: AbortSignal;
   /** Called after each tile with the share done. */
   readonly onProgress?: (share: number) => void;
 }
 
-/** A span of an axis: what the network sees, and what of it is kept. */
-interface Span {
+/** A span of an axis in LR pixels: what the network sees, and what of it is kept. */
+export interface Span {
   readonly from: number;
   readonly to: number;
   readonly keepFrom: number;
   readonly keepTo: number;
+}
+
+/** How an image of width x height LR pixels is cut. */
+export interface Layout {
+  readonly width: number;
+  readonly height: number;
+  readonly rows: readonly Span[];
+  readonly columns: readonly Span[];
 }
 
 /** Spans of one axis: `count` equal parts with a tenth of overlap on inner sides (official rule). */
@@ -41,16 +54,73 @@ function spans(length: number, count: number): Span[] {
   }));
 }
 
-/** Reflects a coordinate at the image's last pixel (no repetition), as the official padding does. */
-const reflect = (i: number, length: number): number => (i < length ? i : 2 * length - 2 - i);
+/** Sides to which an image is mirrored before the network sees it. */
+function mirroredSides(net: Network, width: number, height: number): [number, number] {
+  const { architecture, config } = net;
+  const least = Math.ceil(config.window / 2);
+  const side = (n: number): number => architecture.mirroredSide(Math.max(least, n), config);
+  return [side(width), side(height)];
+}
 
-/** Plans of one model by tile size and place; each is traced once. */
+/** How `tiling` cuts an image for `net`; what lies wholly in the mirrored border is left out. */
+export function layoutOf(net: Network, width: number, height: number, tiling: Tiling): Layout {
+  const count = (length: number): number => {
+    if (tiling === "none") return 1;
+    if (tiling === "official") return Math.floor(length / 200) + 1;
+    return Math.ceil(length / tiling);
+  };
+  const cut = (length: number, side: number): Span[] =>
+    spans(side, count(side))
+      .filter((span) => span.keepFrom < length)
+      .map((span) => ({ ...span, keepTo: Math.min(span.keepTo, length) }));
+  const [wide, high] = mirroredSides(net, width, height);
+  return { width, height, rows: cut(height, high), columns: cut(width, wide) };
+}
+
+/** `source` as the network sees it: small images mirrored up, others by the official rule. */
+export function framed(net: Network, source: PixelSource): PixelSource {
+  const least = Math.ceil(net.config.window / 2);
+  const [w, h] = [Math.max(least, source.width), Math.max(least, source.height)];
+  return mirrored(mirrored(source, w, h), ...mirroredSides(net, w, h));
+}
+
+/** Coordinates of a span, reflected at the last pixel (no repetition) as the official padding does. */
+function coordinates(span: Span, length: number): I32 {
+  const reflect = (i: number): number => (i < length ? i : 2 * length - 2 - i);
+  return Int32Array.from({ length: span.to - span.from }, (_, i) => reflect(span.from + i));
+}
+
+/** What a tile leaves of its result: rows of `width` RGB pixels within `data`. */
+export interface Piece {
+  /** Its place in the whole result, in output pixels. */
+  readonly x: number;
+  readonly y: number;
+  readonly width: number;
+  readonly height: number;
+  readonly data: F32;
+  /** First float of its first row, and floats from one row to the next. */
+  readonly offset: number;
+  readonly stride: number;
+}
+
+/** Arrays that the tiles of one walk share; a piece's data are overwritten by the next tile. */
+export class TileBuffers {
+  readonly #arrays: { [name: string]: F32 } = {};
+
+  /** The first `length` floats of the array called `name`, contents undefined. */
+  take(name: "input" | "output", length: number): F32 {
+    if (!(this.#arrays[name]?.length >= length)) this.#arrays[name] = new Float32Array(length);
+    return this.#arrays[name].subarray(0, length);
+  }
+}
+
+/** Plans of one model by tile size and routing; each is traced once. */
 export class TileRunner {
-  readonly #model: Model;
+  readonly model: Model;
   readonly #plans = new Map<string, Plan>();
 
   constructor(model: Model) {
-    this.#model = model;
+    this.model = model;
   }
 
   /**
@@ -58,99 +128,72 @@ export class TileRunner {
    * as the architecture's official evaluation does, and cropped again.
    */
   async run(image: FloatImage, options: RunOptions): Promise<FloatImage> {
-    const { architecture, config } = this.#model.net;
-    const { scale, window } = config;
+    const { net } = this.model;
+    const { scale, window } = net.config;
     const { width, height } = image;
     if (Math.min(width, height) < window / 2) {
-      throw expected(
-        "ERR_IMAGE",
-        "input image",
-        `sides of at least ${window / 2} pixels`,
-        `${width}x${height}`,
-      );
+      const wanted = `sides of at least ${window / 2} pixels`;
+      throw expected("ERR_IMAGE", "input image", wanted, `${width}x${height}`);
     }
-    const side = (length: number): number => architecture.mirroredSide(length, config);
-    const whole = await this.#tiles(mirrorTo(image, side(width), side(height)), options);
-    return cropTo(whole, width * scale, height * scale);
-  }
-
-  async #tiles(image: FloatImage, options: RunOptions): Promise<FloatImage> {
-    const { scale } = this.#model.net.config;
-    const { width, height } = image;
-    const count = (length: number): number => {
-      if (options.tiling === "none") return 1;
-      if (options.tiling === "official") return Math.floor(length / 200) + 1;
-      return Math.ceil(length / options.tiling);
-    };
-    const rows = spans(height, count(height));
-    const columns = spans(width, count(width));
+    const { rows, columns } = layoutOf(net, width, height, options.tiling);
+    const source = framed(net, floatPixels(image));
+    const buffers = new TileBuffers();
     const output = new Float32Array(width * height * 3 * scale * scale);
     let done = 0;
     for (const row of rows) {
       for (const column of columns) {
-        const tile = cut(image, row, column);
-        const upscaled = await this.#tile(tile, row.from, column.from, options);
-        paste(output, width, height, scale, upscaled, tile.width, row, column);
+        const piece = await this.tile(source, row, column, options, buffers, options.signal);
+        for (let y = 0; y < piece.height; y++) {
+          const from = piece.offset + y * piece.stride;
+          const to = ((piece.y + y) * width * scale + piece.x) * 3;
+          output.set(piece.data.subarray(from, from + piece.width * 3), to);
+        }
         options.onProgress?.(++done / (rows.length * columns.length));
       }
     }
     return { data: output, width: width * scale, height: height * scale };
   }
 
-  async #tile(tile: FloatImage, y: number, x: number, options: RunOptions): Promise<F32> {
-    const { routing: mode, seed } = options;
+  /** Runs one tile of `source`, which is {@link framed}. */
+  async tile(
+    source: PixelSource,
+    row: Span,
+    column: Span,
+    routing: Routing,
+    buffers: TileBuffers,
+    signal?: AbortSignal,
+  ): Promise<Piece> {
+    const { scale } = this.model.net.config;
+    const [width, height] = [column.to - column.from, row.to - row.from];
+    const input = buffers.take("input", width * height * 3);
+    source.read(coordinates(column, source.width), coordinates(row, source.height), input);
     // Noise is keyed by the tile's origin, so results do not depend on the order of the tiles.
-    const origin = y * 65_536 + x;
-    const noise = `${mode}:${seed}:${mode === "sampled" ? origin : 0}`;
-    const { routes } = this.#model.net.architecture;
-    const key = `${tile.width}x${tile.height}:${routes ? noise : ""}`;
+    const noiseTile = routing.routing === "sampled" ? row.from * 65_536 + column.from : 0;
+    const output = buffers.take("output", input.length * scale * scale);
+    const data = await this.plan(width, height, routing).run(input, signal, { noiseTile, output });
+    const stride = width * scale * 3;
+    const [skipX, skipY] = [column.keepFrom - column.from, row.keepFrom - row.from];
+    return {
+      x: column.keepFrom * scale,
+      y: row.keepFrom * scale,
+      width: (column.keepTo - column.keepFrom) * scale,
+      height: (row.keepTo - row.keepFrom) * scale,
+      data,
+      offset: skipY * scale * stride + skipX * scale * 3,
+      stride,
+    };
+  }
+
+  /** The plan for tiles of width x height LR pixels. */
+  plan(width: number, height: number, { routing: mode, seed }: Routing): Plan {
+    const { net, sites } = this.model;
+    const key = `${width}x${height}:${net.architecture.routes ? `${mode}:${seed}` : ""}`;
     let plan = this.#plans.get(key);
     if (!plan) {
       if (this.#plans.size >= 8) this.#plans.clear();
-      plan = new Plan(this.#model.net, this.#model.sites, tile.width, tile.height, {
-        mode,
-        seed,
-        tile: origin,
-      });
+      plan = new Plan(net, sites, width, height, { mode, seed });
       this.#plans.set(key, plan);
     }
-    return plan.run(tile.data, options.signal);
-  }
-}
-
-function cut(image: FloatImage, row: Span, column: Span): FloatImage {
-  const [width, height] = [column.to - column.from, row.to - row.from];
-  if (width === image.width && height === image.height) return image;
-  const data = new Float32Array(width * height * 3);
-  for (let y = 0; y < height; y++) {
-    const sy = reflect(row.from + y, image.height);
-    for (let x = 0; x < width; x++) {
-      const from = (sy * image.width + reflect(column.from + x, image.width)) * 3;
-      data.set(image.data.subarray(from, from + 3), (y * width + x) * 3);
-    }
-  }
-  return { data, width, height };
-}
-
-function paste(
-  output: F32,
-  width: number,
-  height: number,
-  scale: number,
-  tile: F32,
-  tileWidth: number,
-  row: Span,
-  column: Span,
-): void {
-  const [y1, x1] = [Math.min(row.keepTo, height) * scale, Math.min(column.keepTo, width) * scale];
-  for (let y = row.keepFrom * scale; y < y1; y++) {
-    const ty = y - row.from * scale;
-    const tx = (column.keepFrom - column.from) * scale;
-    const from = (ty * tileWidth * scale + tx) * 3;
-    const count = (x1 - column.keepFrom * scale) * 3;
-    output.set(
-      tile.subarray(from, from + count),
-      (y * width * scale + column.keepFrom * scale) * 3,
-    );
+    return plan;
   }
 }

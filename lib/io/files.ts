@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { type FileHandle, mkdir, open, realpath, rename, rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { Spr2qError } from "../errors.ts";
 
 /** What the usual system errors mean to whoever runs the command. */
@@ -31,22 +31,32 @@ export function ioError(what: string, path: string, cause: unknown): Spr2qError 
   return new Spr2qError("ERR_IO", `could not ${what}: ${path}: ${reason}${suffix}`, { cause });
 }
 
+/** Appends bytes to a file under way; ERR_IO where that fails. */
+export type Append = (bytes: Uint8Array) => Promise<void>;
+
+/** {@link fillFileAtomic} with all of the content at hand. */
+export function writeFileAtomic(path: string, bytes: Uint8Array): Promise<void> {
+  return fillFileAtomic(path, (append) => append(bytes));
+}
+
 /**
- * Replaces `path` by `bytes` as a whole, or leaves it as it was. A symbolic link is followed; a
- * device or pipe (/dev/stdout) is written to directly. Throws ERR_IO and removes the temporary
- * file on failure.
+ * Replaces `path` as a whole by what `fill` appends, or leaves it as it was. A symbolic link is
+ * followed; a device or pipe (/dev/stdout) is written to directly. Throws ERR_IO, or what `fill`
+ * throws, and removes the temporary file on failure.
  */
-export async function writeFileAtomic(path: string, bytes: Uint8Array): Promise<void> {
+export async function fillFileAtomic(
+  path: string,
+  fill: (append: Append) => Promise<void>,
+): Promise<void> {
   const target = await describeTarget(path);
-  if (target.kind === "stream") return writeStream(path, bytes);
+  if (target.kind === "stream") return fillOpened(path, path, "w", 0o666, fill);
   const temporary = join(dirname(target.path), `.spr2q-${process.pid}-${randomName()}.tmp`);
   try {
-    const file = await open(temporary, "wx", target.mode);
-    await fillAndClose(file, bytes);
-    await rename(temporary, target.path);
+    await fillOpened(path, temporary, "wx", target.mode, fill);
+    await naming(path, rename(temporary, target.path));
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => {});
-    throw ioError("write", path, cause);
+    throw cause;
   }
   await syncFolder(dirname(target.path));
 }
@@ -75,25 +85,29 @@ async function describeTarget(path: string): Promise<Target> {
   }
 }
 
-async function fillAndClose(file: FileHandle, bytes: Uint8Array): Promise<void> {
+/** A failure of `action` becomes the ERR_IO of writing `path`. */
+async function naming<T>(path: string, action: Promise<T>): Promise<T> {
   try {
-    await file.writeFile(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
+    return await action;
+  } catch (cause) {
+    throw ioError("write", path, cause);
   }
 }
 
-async function writeStream(path: string, bytes: Uint8Array): Promise<void> {
+/** Opens `at`, lets `fill` write, and closes it; a new file ("wx") is flushed to the disk. */
+async function fillOpened(
+  path: string,
+  at: string,
+  flags: "w" | "wx",
+  mode: number,
+  fill: (append: Append) => Promise<void>,
+): Promise<void> {
+  const file: FileHandle = await naming(path, open(at, flags, mode));
   try {
-    const file = await open(path, "w");
-    try {
-      await file.writeFile(bytes);
-    } finally {
-      await file.close();
-    }
-  } catch (cause) {
-    throw ioError("write", path, cause);
+    await fill((bytes) => naming(path, file.writeFile(bytes)));
+    if (flags === "wx") await naming(path, file.sync());
+  } finally {
+    await naming(path, file.close());
   }
 }
 
@@ -112,13 +126,27 @@ async function syncFolder(path: string): Promise<void> {
 }
 
 /**
+ * Makes a folder and those above it, one by one: mkdir's own recursion never ends where a file system
+ * such as /proc refuses a folder as if the one above it were missing.
+ */
+async function makeFolder(path: string): Promise<void> {
+  const found = await stat(path).catch(() => null);
+  if (found?.isDirectory()) return;
+  if (dirname(path) !== path) await makeFolder(dirname(path));
+  await mkdir(path).catch(async (cause) => {
+    if ((await stat(path).catch(() => null))?.isDirectory()) return; // made by another process
+    throw cause;
+  });
+}
+
+/**
  * Makes the folder `path` (and its parents) if need be, and proves by a trial file that files can
  * be made in it: a command fails here, before hours of work. Throws ERR_IO.
  */
 export async function ensureWritableDir(path: string): Promise<void> {
   const trial = join(path, `.spr2q-${process.pid}-${randomName()}.tmp`);
   try {
-    await mkdir(path, { recursive: true });
+    await makeFolder(resolve(path));
     const file = await open(trial, "wx");
     await file.close();
     await rm(trial);

@@ -3,20 +3,24 @@
  * expanded to RGB, a transparent colour becomes an alpha channel, fewer than 8 bits become 8.
  * Colour profiles and gamma are left aside: super-resolution keeps whatever the samples mean.
  */
-import { readFile } from "node:fs/promises";
+import { open, readFile, stat } from "node:fs/promises";
 import { PNG } from "pngjs";
 import { Spr2qError } from "../errors.ts";
 import { ioError } from "./files.ts";
-import { checkPng, type PngContainer } from "./png_container.ts";
+import {
+  checkHeader,
+  checkPng,
+  COLOR_TYPE_OF_CHANNELS,
+  HEADER_END,
+  type Header,
+  type PngContainer,
+} from "./png_container.ts";
 import { checkRaster, type RasterImage } from "./raster.ts";
 
 export { fromRgbFloat, type RasterImage, toRgbFloat } from "./raster.ts";
 
 /** Samples an image may have unless told otherwise: a 9500 x 9500 RGB photograph. */
 export const DEFAULT_MAX_SAMPLES: number = 2 ** 28;
-
-/** PNG colour type of 1, 2, 3, 4 channels. */
-const COLOR_TYPE_OF_CHANNELS = { 1: 0, 2: 4, 3: 2, 4: 6 } as const;
 
 /** Limits for a reader of images. */
 export interface DecodeOptions {
@@ -33,6 +37,47 @@ export async function readPng(path: string, options: DecodeOptions = {}): Promis
     throw ioError("read the image", path, cause);
   }
   return decodePng(bytes, path, options);
+}
+
+/** Size and kind of an image. */
+export type ImageShape = Omit<RasterImage, "data">;
+
+/**
+ * Size and kind of the image in a PNG file, from its header alone; null for what is no regular file
+ * and can be read but once. The channels leave out the alpha of a transparent colour, which only the
+ * whole file shows. Throws ERR_IO and ERR_IMAGE as {@link readPng}.
+ */
+export async function outlinePng(
+  path: string,
+  options: DecodeOptions = {},
+): Promise<ImageShape | null> {
+  const head = Buffer.alloc(HEADER_END);
+  let got = 0;
+  try {
+    if (!(await stat(path)).isFile()) return null;
+    const file = await open(path, "r");
+    try {
+      got = (await file.read(head, 0, head.length, 0)).bytesRead;
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    throw ioError("read the image", path, cause);
+  }
+  const maxSamples = options.maxSamples ?? DEFAULT_MAX_SAMPLES;
+  const header = checkHeader(head.subarray(0, got), path, maxSamples);
+  const { width, height } = header;
+  const depth = header.bitDepth === 16 ? 16 : 8;
+  return { width, height, channels: channelsOf({ ...header, transparency: null }), depth };
+}
+
+/**
+ * Bytes that reading and decoding a PNG of this kind hold at once, the image included: the file and
+ * its joined chunks (hardly more than the samples), the rows inflated twice, pngjs' four channels
+ * twice, and the image. What is garbage of it may stay for a while.
+ */
+export function decodeBytes({ width, height, channels, depth }: ImageShape): number {
+  return width * height * (depth / 8) * (2 * channels + 2 * channels + 2 * 4 + channels);
 }
 
 /**
@@ -58,7 +103,7 @@ export function decodePng(
 }
 
 /** Channels of the image that a PNG of this colour type becomes. */
-function channelsOf(container: PngContainer): 1 | 2 | 3 | 4 {
+function channelsOf(container: Header & Pick<PngContainer, "transparency">): 1 | 2 | 3 | 4 {
   const { colorType, transparency } = container;
   if (colorType === 0) return transparency ? 2 : 1;
   if (colorType === 4) return 2;

@@ -7,10 +7,11 @@
 import { crc32, inflateSync } from "node:zlib";
 import { expected, Spr2qError } from "../errors.ts";
 
-const SIGNATURE = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+/** First bytes of every PNG. */
+export const SIGNATURE: Buffer = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 
 /** Signature and IHDR chunk together, in bytes. */
-const HEADER_END = 8 + 12 + 13;
+export const HEADER_END: number = 8 + 12 + 13;
 
 /** Samples a pixel, and the bit depths allowed, by PNG colour type. */
 const COLOR_TYPES: ReadonlyMap<number, { samples: number; depths: readonly number[] }> = new Map([
@@ -20,6 +21,9 @@ const COLOR_TYPES: ReadonlyMap<number, { samples: number; depths: readonly numbe
   [4, { samples: 2, depths: [8, 16] }],
   [6, { samples: 4, depths: [8, 16] }],
 ]);
+
+/** PNG colour type of 1, 2, 3, 4 channels. */
+export const COLOR_TYPE_OF_CHANNELS = { 1: 0, 2: 4, 3: 2, 4: 6 } as const;
 
 /** First x, first y, step x, step y of the seven passes of an interlaced image. */
 const ADAM7 = [
@@ -45,14 +49,23 @@ export interface PngContainer {
   readonly size: number;
 }
 
-/** Checks all of a PNG but its filter bytes. Throws ERR_IMAGE, naming `name` and the fault. */
-export function checkPng(bytes: Uint8Array, name: string, maxSamples: number): PngContainer {
+/**
+ * What the first {@link HEADER_END} bytes of a PNG say; more may follow. Throws ERR_IMAGE where they
+ * are no PNG's, or the image has more than `maxSamples` samples.
+ */
+export function checkHeader(bytes: Uint8Array, name: string, maxSamples: number): Header {
   const b = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   if (!b.subarray(0, 8).equals(SIGNATURE)) {
     throw expected("ERR_IMAGE", name, "a PNG image", b.length === 0 ? "an empty file" : "another");
   }
-  const fail = (what: string) => new Spr2qError("ERR_IMAGE", `${name}: damaged PNG: ${what}`);
-  const header = readHeader(b, name, fail, maxSamples);
+  return readHeader(b, name, damaged(name), maxSamples);
+}
+
+/** Checks all of a PNG but its filter bytes. Throws ERR_IMAGE, naming `name` and the fault. */
+export function checkPng(bytes: Uint8Array, name: string, maxSamples: number): PngContainer {
+  const header = checkHeader(bytes, name, maxSamples);
+  const b = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  const fail = damaged(name);
   let palette = 0;
   let transparency: Buffer | null = null;
   const data: Buffer[] = [];
@@ -74,7 +87,13 @@ export function checkPng(bytes: Uint8Array, name: string, maxSamples: number): P
 }
 
 type Fail = (what: string) => Spr2qError;
-type Header = Omit<PngContainer, "transparency" | "size">;
+
+function damaged(name: string): Fail {
+  return (what) => new Spr2qError("ERR_IMAGE", `${name}: damaged PNG: ${what}`);
+}
+
+/** The part of {@link PngContainer} that the first chunk holds. */
+export type Header = Omit<PngContainer, "transparency" | "size">;
 
 function readChunk(
   b: Buffer,

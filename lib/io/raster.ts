@@ -40,18 +40,30 @@ function rgbOffsets(channels: number): readonly [number, number, number] {
   return channels < 3 ? [0, 0, 0] : [0, 1, 2];
 }
 
-/** Float RGB in [0, 1], (height, width, 3). Grey is replicated, alpha dropped. */
-export function toRgbFloat(image: RasterImage): Float32Array {
-  checkRaster(image);
+/**
+ * A function that puts float RGB in [0, 1] of pixel `at` (counted row by row) into `into` from `to`
+ * on. Grey is replicated, alpha dropped.
+ */
+export function rgbReader(
+  image: RasterImage,
+): (at: number, into: Float32Array, to: number) => void {
   const { channels, data } = image;
   const peak = image.depth === 8 ? 255 : 65535;
   const [r, g, b] = rgbOffsets(channels);
+  return (at, into, to) => {
+    const from = at * channels;
+    into[to] = data[from + r] / peak;
+    into[to + 1] = data[from + g] / peak;
+    into[to + 2] = data[from + b] / peak;
+  };
+}
+
+/** Float RGB in [0, 1], (height, width, 3). Grey is replicated, alpha dropped. */
+export function toRgbFloat(image: RasterImage): Float32Array {
+  checkRaster(image);
   const out = new Float32Array(image.width * image.height * 3);
-  for (let from = 0, to = 0; to < out.length; from += channels, to += 3) {
-    out[to] = data[from + r] / peak;
-    out[to + 1] = data[from + g] / peak;
-    out[to + 2] = data[from + b] / peak;
-  }
+  const read = rgbReader(image);
+  for (let at = 0, to = 0; to < out.length; at++, to += 3) read(at, out, to);
   return out;
 }
 

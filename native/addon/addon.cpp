@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "../core/arena.hpp"
 #include "../core/backend.hpp"
 #include "../core/pool.hpp"
 #include "wrap_plan.hpp"
@@ -78,6 +79,10 @@ Napi::Value threads(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), thread_count());
 }
 
+Napi::Value peak_bytes_of_runs(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(peak_bytes(info[0].ToBoolean())));
+}
+
 Napi::Value op_names(const Napi::CallbackInfo& info) {
   Napi::Array list = Napi::Array::New(info.Env());
 #define SPR2Q_NAME(op, Args) list.Set(list.Length(), camel_case(#op));
@@ -92,6 +97,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("backendName", Napi::Function::New(env, backend_name, "backendName"));
   exports.Set("useBackend", Napi::Function::New(env, use_backend, "useBackend"));
   exports.Set("threads", Napi::Function::New(env, threads, "threads"));
+  exports.Set("peakBytes", Napi::Function::New(env, peak_bytes_of_runs, "peakBytes"));
   exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
   exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
   exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));

@@ -26,9 +26,10 @@ class PlanRun : public Napi::AsyncWorker {
  public:
   PlanRun(Napi::Env env, const Handle& handle, Napi::Float32Array input,
           Napi::Float32Array output, const volatile int32_t* cancel, double* seconds,
-          Napi::Object kept)
+          int64_t noise_tile, Napi::Object kept)
       : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), plan_(handle.plan),
-        input_(input.Data()), output_(output.Data()), cancel_(cancel), seconds_(seconds) {
+        input_(input.Data()), output_(output.Data()), cancel_(cancel), seconds_(seconds),
+        noise_tile_(noise_tile) {
     kept_ = Napi::Persistent(kept);
   }
 
@@ -36,7 +37,7 @@ class PlanRun : public Napi::AsyncWorker {
 
   void Execute() override {
     std::string problem;
-    finished_ = plan_.run(input_, output_, cancel_, seconds_, problem);
+    finished_ = plan_.run(input_, output_, cancel_, seconds_, noise_tile_, problem);
     if (!problem.empty()) SetError(problem);
   }
   void OnOK() override { deferred_.Resolve(Napi::Boolean::New(Env(), finished_)); }
@@ -49,6 +50,7 @@ class PlanRun : public Napi::AsyncWorker {
   float* output_;
   const volatile int32_t* cancel_;
   double* seconds_;
+  int64_t noise_tile_;
   Napi::ObjectReference kept_;
   bool finished_ = false;
 };
@@ -76,8 +78,8 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
 
 Napi::Value run_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 5 || !info[0].IsExternal() || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
-    throw Napi::TypeError::New(env, "runPlan: takes (plan, input, output, cancel, seconds)");
+  if (info.Length() < 6 || !info[0].IsExternal() || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
+    throw Napi::TypeError::New(env, "runPlan: takes (plan, input, output, cancel, seconds, noiseTile)");
   }
   const Handle& handle = *info[0].As<Napi::External<Handle>>().Data();
   const Napi::Float32Array input = info[1].As<Napi::Float32Array>();
@@ -98,7 +100,8 @@ Napi::Value run_plan(const Napi::CallbackInfo& info) {
   }
   Napi::Array kept = Napi::Array::New(env);
   for (uint32_t i = 0; i < 5; ++i) kept.Set(i, info[i]);
-  auto* run = new PlanRun(env, handle, input, output, cancel, seconds, kept);
+  const int64_t noise_tile = info[5].ToNumber().Int64Value();
+  auto* run = new PlanRun(env, handle, input, output, cancel, seconds, noise_tile, kept);
   const Napi::Promise promise = run->promise();
   run->Queue();
   return promise;

@@ -11,8 +11,9 @@ const Backend& current_backend();
 // createPlan(code: Float64Array, constants: TypedArray[], arenaBytes, inputFloats, outputFloats).
 Napi::Value create_plan(const Napi::CallbackInfo& info);
 
-// runPlan(plan, input: Float32Array, output: Float32Array, cancel: Int32Array | null): Promise of
-// true, or false where cancel[0] became non-zero first.
+// runPlan(plan, input: Float32Array, output: Float32Array, cancel: Int32Array | null,
+// seconds: Float64Array | null, noiseTile): Promise of true, or false where cancel[0] became
+// non-zero first.
 Napi::Value run_plan(const Napi::CallbackInfo& info);
 
 }  // namespace spr2q

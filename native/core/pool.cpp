@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "arena.hpp"
+
 namespace spr2q {
 namespace {
 
@@ -136,7 +138,10 @@ struct Scratch {
   void* data[16] = {};
   size_t bytes[16] = {};
   ~Scratch() {
-    for (void* block : data) std::free(block);
+    for (int slot = 0; slot < 16; ++slot) {
+      std::free(data[slot]);
+      count_bytes(-static_cast<int64_t>(bytes[slot]));
+    }
   }
 };
 
@@ -167,10 +172,12 @@ void* scratch_bytes(int slot, size_t bytes) {
   thread_local Scratch scratch;
   if (scratch.bytes[slot] < bytes) {
     std::free(scratch.data[slot]);
+    count_bytes(-static_cast<int64_t>(scratch.bytes[slot]));
     const size_t rounded = (bytes + 4095) / 4096 * 4096;
     scratch.data[slot] = std::aligned_alloc(64, rounded);
     scratch.bytes[slot] = scratch.data[slot] ? rounded : 0;
     if (!scratch.data[slot]) std::abort();  // kilobytes to a few megabytes: nothing could go on
+    count_bytes(static_cast<int64_t>(rounded));
   }
   return scratch.data[slot];
 }

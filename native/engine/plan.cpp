@@ -2,16 +2,14 @@
 #include "plan.hpp"
 
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 #if defined(__x86_64__)
 #include <emmintrin.h>
 #endif
 
+#include "../core/arena.hpp"
 #include "../core/pool.hpp"
 
 namespace spr2q {
@@ -26,6 +24,7 @@ struct Places {
   Block arena, input, output, tile;
   const std::vector<Block>* constants;
   int64_t first_row, rows;  // of the tile
+  int64_t noise_tile;       // of the run: added to that of every route
 };
 
 // Fills an argument struct from the encoded fields, in the struct's order.
@@ -115,6 +114,7 @@ const double* step(const double* code, const double* end, const Places& places,
   Args args;
   CodeReader reader(code, end, places);
   args.visit(reader);
+  if constexpr (std::is_same_v<Args, Route>) args.tile += places.noise_tile;
   problem = reader.problem();
   if (!problem && !op) problem = args.check();
   if (!problem && op) op(args);
@@ -231,19 +231,6 @@ const double* skip_segment(const double* at, const double* end, const Places& pl
   return run_tile(nullptr, segment.body(), end, segment.calls, last, problem, name);
 }
 
-// On 2 MiB pages where the system has them: a large image's values span tens of thousands of small
-// ones, each a fault when it is first touched and an entry that the address cache has no room for.
-uint8_t* allocate_arena(int64_t bytes) {
-  constexpr int64_t kHugePage = int64_t{2} << 20;
-  const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  const int64_t rounded = (bytes + alignment) / alignment * alignment;
-  void* arena = std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(rounded));
-#if defined(MADV_HUGEPAGE)
-  if (arena && alignment == kHugePage) madvise(arena, static_cast<size_t>(rounded), MADV_HUGEPAGE);
-#endif
-  return static_cast<uint8_t*>(arena);
-}
-
 }  // namespace
 
 std::string Plan::build(const Backend& backend, const double* code, int64_t length,
@@ -262,7 +249,7 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
   for (const double* at = code_.data(); at < end; ++steps_) {
     const char *problem = nullptr, *name = "plan";
     Places places = {{base, arena_bytes}, {base, input_floats * 4}, {base, output_floats * 4},
-                     {base, 0}, &constants_, 0, 0};
+                     {base, 0}, &constants_, 0, 0, 0};
     if (*at != kSegment) {
       at = dispatch(nullptr, at, end, places, problem, name);
     } else if (end - at < Segment::kEntries) {
@@ -284,17 +271,17 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
 }
 
 bool Plan::run(const float* input, float* output, const volatile int32_t* cancel, double* seconds,
-               std::string& problem) const {
-  uint8_t* arena = allocate_arena(arena_bytes_);
-  if (!arena) {
+               int64_t noise_tile, std::string& problem) const {
+  const Arena arena(arena_bytes_);
+  if (!arena.data()) {
     problem = "no memory for an arena of " + std::to_string(arena_bytes_) + " bytes";
     return true;
   }
   const Places places = {
-      {arena, arena_bytes_},
+      {arena.data(), arena_bytes_},
       {reinterpret_cast<uint8_t*>(const_cast<float*>(input)), input_floats_ * 4},
       {reinterpret_cast<uint8_t*>(output), output_floats_ * 4},
-      {nullptr, 0}, &constants_, 0, 0};
+      {nullptr, 0}, &constants_, 0, 0, noise_tile};
   const double* end = code_.data() + code_.size();
   bool finished = true;
   using Clock = std::chrono::steady_clock;
@@ -316,7 +303,6 @@ bool Plan::run(const float* input, float* output, const volatile int32_t* cancel
     *seconds++ = std::chrono::duration<double>(now - began).count();
     began = now;
   }
-  std::free(arena);
   return finished;
 }
 

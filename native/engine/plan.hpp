@@ -36,8 +36,9 @@ class Plan {
   // Runs every call. `cancel` is polled between calls and segments; returns false where it was set.
   // The plan may run on several threads at once: each run has an arena of its own. cancel may be
   // null. `seconds`, where not null, gets the wall time of each call or segment, in list order.
+  // `noise_tile` is added to the tile of every route, so one plan serves all tiles of its size.
   bool run(const float* input, float* output, const volatile int32_t* cancel, double* seconds,
-           std::string& problem) const;
+           int64_t noise_tile, std::string& problem) const;
 
   // Calls outside segments, and segments.
   int64_t steps() const { return steps_; }

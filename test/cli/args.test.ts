@@ -1,5 +1,5 @@
 import { describe, expect, expectTypeOf, test } from "vitest";
-import { defineCommand, nearestName, parseCommandLine } from "../../lib/cli/args.ts";
+import { defineCommand, nearestName, parseCommandLine, parseSize } from "../../lib/cli/args.ts";
 import { commandHelp } from "../../lib/cli/help.ts";
 
 const command = defineCommand({
@@ -25,6 +25,7 @@ const command = defineCommand({
     },
     { name: "iterations", type: "integer", min: 1, max: 1000, default: 12, help: "steps" },
     { name: "rate", type: "number", min: 0, help: "learning rate" },
+    { name: "room", type: "size", help: "memory" },
     { name: "resume", type: "boolean", help: "go on from the last checkpoint" },
     { name: "extra", type: "string", multiple: true, help: "more models" },
   ],
@@ -33,6 +34,7 @@ const command = defineCommand({
     expectTypeOf(ctx.options.model).toEqualTypeOf<string>();
     expectTypeOf(ctx.options.bits).toEqualTypeOf<4 | 2 | 1>();
     expectTypeOf(ctx.options.rate).toEqualTypeOf<number | undefined>();
+    expectTypeOf(ctx.options.room).toEqualTypeOf<number | undefined>();
     expectTypeOf(ctx.options.resume).toEqualTypeOf<boolean>();
     expectTypeOf(ctx.options.extra).toEqualTypeOf<readonly string[]>();
   },
@@ -49,9 +51,44 @@ describe("values", () => {
       routing: "sampled",
       iterations: 12,
       rate: undefined,
+      room: undefined,
       resume: false,
       extra: [],
     });
+  });
+
+  test("sizes are bytes, or have a unit of 1024 (M, MiB) or of 1000 (MB)", () => {
+    for (const [text, bytes] of [
+      ["1", 1],
+      ["4096", 4096],
+      ["3k", 3072],
+      ["512M", 2 ** 29],
+      ["512MiB", 2 ** 29],
+      ["1.5GiB", 1.5 * 2 ** 30],
+      ["500mb", 5e8],
+      ["2T", 2 ** 41],
+    ] as const) {
+      expect(parseSize(text), text).toBe(bytes);
+    }
+    const bad = [
+      "",
+      "0",
+      "0M",
+      "0.0001K",
+      "-1",
+      "1.5",
+      "1e9",
+      "M",
+      "1X",
+      "1 M 2",
+      "1MiBB",
+      "9999999T",
+    ];
+    for (const text of bad) expect(parseSize(text), text).toBeNull();
+    expect(parse("a.png", "-m", "x", "--room", "2M").options.room).toBe(2 ** 21);
+    expect(() => parse("a.png", "-m", "x", "--room", "much")).toThrow(
+      usage("--room: expected bytes"),
+    );
   });
 
   test("options and words mix in any order, with = and short forms", () => {

@@ -75,6 +75,7 @@ describe("the command", () => {
         out: join(out, "a.png"),
         width: 16,
         height: 20,
+        tile: "none",
         seconds: expect.any(Number),
       },
       {
@@ -82,6 +83,7 @@ describe("the command", () => {
         out: join(out, "b.png"),
         width: 18,
         height: 16,
+        tile: "none",
         seconds: expect.any(Number),
       },
     ]);
@@ -161,6 +163,44 @@ describe("the command", () => {
     expect(code).toBe(1);
     expect(err).toContain("ERR_CHECKPOINT");
     expect(existsSync(out)).toBe(false);
+  });
+
+  test("--max-memory chooses the tiles, and --json tells what was held", async () => {
+    const image = picture(200, 100);
+    const { model, input, out } = await place(["a.png", image]);
+    const line = [join(input, "a.png"), "-o", join(out, "b.png"), "--model", model, "--json"];
+    const results: { peakBytes: number; maxMemory: number; images: { tile: string | number }[] }[] =
+      [];
+    for (const size of ["1G", "72MiB"]) {
+      const run = await runCommand(command, [...line, "--max-memory", size]);
+      expect(run.code).toBe(0);
+      results.push(JSON.parse(run.out));
+      const { tile } = results.at(-1)!.images[0] as { tile: "none" | number };
+      const wanted = await (await Upscaler.load(model)).run(image, { tile });
+      expect(decodePng(readFileSync(join(out, "b.png")), "b")).toEqual(wanted);
+    }
+    const [large, small] = results;
+    expect([large.maxMemory, small.maxMemory]).toEqual([2 ** 30, 72 * 2 ** 20]);
+    expect(large.images[0].tile).toBe("none");
+    expect(small.images[0].tile).toBeGreaterThanOrEqual(64);
+    expect(small.images[0].tile).toBeLessThan(200);
+    expect(small.peakBytes).toBeLessThan(large.peakBytes);
+  });
+
+  test("what does not fit --max-memory is refused before the output's folder is made", async () => {
+    const { model, input, out } = await place(["a.png", picture(200, 100)]);
+    const line = [input, "-o", out, "--model", model];
+    for (const more of [
+      ["--max-memory", "20M"],
+      ["--max-memory", "40M", "--tile", "128"],
+    ]) {
+      const { code, err } = await runCommand(command, [...line, ...more]);
+      expect(code).toBe(1);
+      expect(err).toMatch(/ERR_OUT_OF_MEMORY.*200x100/s);
+      expect(existsSync(out)).toBe(false);
+    }
+    const { code, err } = await runCommand(command, [...line, "--max-memory", "plenty"]);
+    expect([code, /ERR_USAGE.*--max-memory.*512M/s.test(err)]).toEqual([2, true]);
   });
 
   test("--tile takes a word or a side and refuses the rest", () => {

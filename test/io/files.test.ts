@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { ensureWritableDir, ioError, writeFileAtomic } from "../../lib/io/files.ts";
+import { ensureWritableDir, fillFileAtomic, ioError, writeFileAtomic } from "../../lib/io/files.ts";
 import { refusalOf, temporaryFolder } from "./helpers.ts";
 
 const BYTES = Uint8Array.of(1, 2, 3);
@@ -30,6 +30,31 @@ test("an old file is replaced, and keeps its mode", async () => {
   await writeFileAtomic(path, BYTES);
   expect(readFileSync(path)).toEqual(Buffer.from(BYTES));
   expect(statSync(path).mode & 0o777).toBe(0o640);
+});
+
+test("a file that is filled part by part appears when it is complete", async () => {
+  const folder = temporaryFolder();
+  const path = join(folder, "a.bin");
+  await fillFileAtomic(path, async (append) => {
+    for (let i = 0; i < 100; i++) await append(Uint8Array.of(i, i));
+    expect(existsSync(path)).toBe(false);
+  });
+  expect([...readFileSync(path)]).toEqual(Array.from({ length: 200 }, (_, i) => i >> 1));
+  expect(readdirSync(folder)).toEqual(["a.bin"]);
+});
+
+test("an error while a file is filled passes, and leaves what was there", async () => {
+  const folder = temporaryFolder();
+  const path = join(folder, "a.bin");
+  await writeFileAtomic(path, BYTES);
+  const broken = new Error("no more");
+  const filling = fillFileAtomic(path, async (append) => {
+    await append(BYTES);
+    throw broken;
+  });
+  await expect(filling).rejects.toBe(broken);
+  expect(readFileSync(path)).toEqual(Buffer.from(BYTES));
+  expect(readdirSync(folder)).toEqual(["a.bin"]);
 });
 
 test("a symbolic link is followed, not replaced", async () => {
@@ -120,3 +145,10 @@ test.skipIf(process.getuid?.() === 0)("a folder without permission is refused", 
   chmodSync(folder, 0o500);
   expect(await refusalOf(ensureWritableDir(folder))).toMatch(/^ERR_IO: .*permission/);
 });
+
+test.skipIf(!existsSync("/proc/self"))(
+  "a folder that the system will not make is ERR_IO at once",
+  async () => {
+    expect(await refusalOf(ensureWritableDir("/proc/no/such/folder"))).toMatch(/^ERR_IO: .*\/proc/);
+  },
+);

@@ -3,10 +3,11 @@ import { realpath, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { native } from "../../binding.ts";
 import { expected } from "../../errors.ts";
-import { checkUpscalable, type TileChoice, Upscaler } from "../../infer/upscaler.ts";
-import { ensureWritableDir, ioError, writeFileAtomic } from "../../io/files.ts";
+import type { TileChoice } from "../../infer/budget.ts";
+import { Upscaler } from "../../infer/upscaler.ts";
+import { ensureWritableDir, ioError } from "../../io/files.ts";
 import { listImages } from "../../io/images.ts";
-import { encodePng, type RasterImage, readPng } from "../../io/png.ts";
+import type { RasterImage } from "../../io/png.ts";
 import { defineCommand } from "../args.ts";
 
 /** Least side of a tile in LR pixels: below it, overlap and window are all there is. */
@@ -64,16 +65,10 @@ export async function planJobs(input: string, output: string): Promise<Job[]> {
   return jobs;
 }
 
-async function readImage(path: string, scale: number): Promise<RasterImage> {
-  const image = await readPng(path);
-  checkUpscalable(image, scale, path);
-  return image;
-}
-
 export const command = defineCommand({
   name: "upscale",
   summary: "enlarge an image or a folder of images",
-  usage: "IN.png|DIR -o OUT --model M [--tile auto]",
+  usage: "IN.png|DIR -o OUT --model M [--tile auto] [--max-memory SIZE]",
   positionals: { min: 1, max: 1, help: "IN.png or DIR, a PNG file or a folder of them" },
   options: [
     {
@@ -99,6 +94,13 @@ export const command = defineCommand({
       help: "none (whole image), official (MambaIRv2's rule), a side, or auto: whole up to 512x512 pixels, else 256",
     },
     {
+      name: "max-memory",
+      type: "size",
+      help:
+        "most that an image may take beside the model, as 512M or 1.5GiB: tile auto is then the " +
+        "largest that fits; without it, runs are refused only where the machine has too little",
+    },
+    {
       name: "routing",
       type: "choice",
       choices: ["sampled", "argmax"],
@@ -119,30 +121,32 @@ export const command = defineCommand({
     const tile = parseTile(options.tile);
     const { routing, seed } = options as { routing: "sampled" | "argmax"; seed: number };
     const jobs = await planJobs(ctx.positionals[0], options.output);
-    using upscaler = await Upscaler.load(options.model, { tile, routing, seed });
+    const maxMemory = options["max-memory"];
+    using upscaler = await Upscaler.load(options.model, { tile, routing, seed, maxMemory });
     const { scale, bits } = upscaler;
     // Every image is read once before the first is run: a bad one must not end hours of work.
-    let first: RasterImage | null = null;
+    let only: RasterImage | null = null;
     for (const job of jobs) {
       signal.throwIfAborted();
-      first = await readImage(job.in, scale);
+      const image = await upscaler.read(job.in);
+      if (jobs.length === 1) only = image;
     }
     await ensureWritableDir(dirname(jobs[0].out));
     const images: object[] = [];
+    native().peakBytes(true);
     const began = performance.now();
     for (const [i, job] of jobs.entries()) {
-      const image = jobs.length === 1 && first ? first : await readImage(job.in, scale);
+      const image = only ?? (await upscaler.read(job.in));
       const started = performance.now();
       const onProgress = (share: number): void => {
         const done = Math.round((100 * (i + share)) / jobs.length);
         ctx.progress.update({ label: "upscaling", done, total: 100, note: basename(job.in) });
       };
       onProgress(0);
-      const result = await upscaler.run(image, { signal, onProgress });
+      const saved = await upscaler.save(image, job.out, { signal, onProgress });
       const seconds = (performance.now() - started) / 1000;
-      await writeFileAtomic(job.out, encodePng(result));
-      const { width, height } = result;
-      images.push({ ...job, width, height, seconds });
+      const { width, height, tiling } = saved;
+      images.push({ ...job, width, height, tile: tiling, seconds });
       ctx.out(`${job.out}  ${width}x${height}  ${seconds.toFixed(2)} s`);
     }
     ctx.progress.finish();
@@ -156,6 +160,8 @@ export const command = defineCommand({
       scope: quantised?.policy.scope ?? null,
       recipe: metadata.recipe ?? null,
       tile: options.tile,
+      maxMemory: maxMemory ?? null,
+      peakBytes: native().peakBytes(false),
       ...routed,
       backend: native().backendName(),
       seconds: (performance.now() - began) / 1000,
