@@ -8,7 +8,8 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { command, parseTile, planJobs } from "../../lib/cli/commands/upscale.ts";
+import { command, planJobs } from "../../lib/cli/commands/upscale.ts";
+import { parseTile } from "../../lib/cli/run_options.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
 import { decodePng, encodePng } from "../../lib/io/png.ts";
 import type { RasterImage } from "../../lib/io/raster.ts";

@@ -2,19 +2,8 @@
 import { Spr2qError } from "../../errors.ts";
 import { evaluateFolder } from "../../infer/evaluate.ts";
 import { openModel } from "../../infer/model.ts";
-import type { Tiling } from "../../infer/tiles.ts";
 import { defineCommand } from "../args.ts";
-
-/** Reads "none", "official" or a tile's side in LR pixels; ERR_USAGE otherwise. */
-export function parseTiling(text: string): Tiling {
-  if (text === "none" || text === "official") return text;
-  const side = Number(text);
-  if (Number.isInteger(side) && side >= 16) return side;
-  throw new Spr2qError(
-    "ERR_USAGE",
-    `--tile: expected none, official or a side of at least 16, got ${text}.`,
-  );
-}
+import { parseTiling, routingOptions } from "../run_options.ts";
 
 export const command = defineCommand({
   name: "eval",
@@ -47,21 +36,7 @@ export const command = defineCommand({
       choices: [2, 3, 4],
       help: "factor, for bicubic; models know theirs",
     },
-    {
-      name: "routing",
-      type: "choice",
-      choices: ["sampled", "argmax"],
-      default: "sampled",
-      help: "how tokens choose prompts",
-    },
-    {
-      name: "seed",
-      type: "integer",
-      min: 0,
-      max: 2147483647,
-      default: 0,
-      help: "seed of the sampled routing",
-    },
+    ...routingOptions,
     {
       name: "tile",
       type: "string",

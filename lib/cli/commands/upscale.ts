@@ -3,24 +3,12 @@ import { realpath, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { native } from "../../binding.ts";
 import { expected } from "../../errors.ts";
-import type { TileChoice } from "../../infer/budget.ts";
 import { Upscaler } from "../../infer/upscaler.ts";
 import { ensureWritableDir, ioError } from "../../io/files.ts";
 import { listImages } from "../../io/images.ts";
 import type { RasterImage } from "../../io/png.ts";
 import { defineCommand } from "../args.ts";
-
-/** Least side of a tile in LR pixels: below it, overlap and window are all there is. */
-const LEAST_TILE = 16;
-
-/** Reads "auto", "none", "official" or a tile's side in LR pixels; ERR_USAGE otherwise. */
-export function parseTile(text: string): TileChoice {
-  if (text === "auto" || text === "none" || text === "official") return text;
-  const side = Number(text);
-  if (Number.isInteger(side) && side >= LEAST_TILE) return side;
-  const wanted = `auto, none, official or a side of at least ${LEAST_TILE} pixels`;
-  throw expected("ERR_USAGE", "--tile", wanted, `"${text}"`);
-}
+import { parseTile, routingOptions } from "../run_options.ts";
 
 /** One image to read and the file to write. */
 export interface Job {
@@ -100,21 +88,7 @@ export const command = defineCommand({
         "most that an image may take beside the model, as 512M or 1.5GiB: tile auto is then the " +
         "largest that fits; without it, runs are refused only where the machine has too little",
     },
-    {
-      name: "routing",
-      type: "choice",
-      choices: ["sampled", "argmax"],
-      default: "sampled",
-      help: "how tokens choose prompts",
-    },
-    {
-      name: "seed",
-      type: "integer",
-      min: 0,
-      max: 2147483647,
-      default: 0,
-      help: "seed of the sampled routing",
-    },
+    ...routingOptions,
   ],
   async run(ctx) {
     const { options, signal } = ctx;
