@@ -8,8 +8,11 @@
 //               never below 288 inputs). Where two products could overflow: AVX2 wide, 2 codes a
 //               step as int16 pairs.
 //   portable    1 code a step, plain ints.
+// 1-bit codes by 1-bit codes have a path of their own where ones can be counted: bit_linear.hpp.
 // A tile of rows x vectors of outputs stays in registers, as in panel.hpp.
 #include "panel.hpp"
+
+#include "bit_linear.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
@@ -386,18 +389,44 @@ static void run(const PackedCodedLinear& a, const Plan& plan) {
 
 }  // namespace
 
+#if defined(__AVX512F__)
+template <class Args>
+static bool is_binary(const Args& a) {
+  return a.x_bits == 1 && a.weight_bits == 1 && has_bit_counts();
+}
+static BitLinear bit_linear(const Plan& plan) {
+  return {static_cast<const uint64_t*>(plan.panel), plan.product_scale, plan.total_scale,
+          plan.constant, plan.in, plan.out, plan.width, (plan.in + 63) / 64};
+}
+#endif
+
 void pack_coded_linear(const PackCodedLinear& a) {
   with_dot(a, [&](Plan plan, auto dot) {
     typedef decltype(dot) Dot;
+    fill_epilogue(a, plan);
+#if defined(__AVX512F__)
+    if (is_binary(a)) {
+      pack_bits(a.weight.data, a.storage_bits, a.in, a.out, plan.width,
+                static_cast<uint64_t*>(plan.panel));
+      return;
+    }
+#endif
     plan.steps = (a.in + Dot::kCodes - 1) / Dot::kCodes;
     pack_codes<Dot>(a, plan);
-    fill_epilogue(a, plan);
   });
 }
 
 void packed_coded_linear(const PackedCodedLinear& a) {
   with_dot(a, [&](Plan plan, auto dot) {
     typedef decltype(dot) Dot;
+#if defined(__AVX512F__)
+    if (is_binary(a)) {
+      parallel_for(a.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+        run_bits(bit_linear(plan), a.x.data, a.y.data, begin, end);
+      });
+      return;
+    }
+#endif
     plan.steps = (a.in + Dot::kCodes - 1) / Dot::kCodes;
     run<Dot>(a, plan);
   });

@@ -12,15 +12,17 @@ namespace {
 
 // Elements summed in float lanes before they go to a double: 256 per lane with AVX-512.
 constexpr int64_t kSumBlock = 4096;
+constexpr float kAboveHalf = 0.50000006f;  // the least float above 1/2
 
 // A Grid in vectors; the lower bound travels apart, as columns have their own.
 struct Levels {
   VecF step, inverse, levels;
   explicit Levels(const Grid& grid)
       : step(splat(grid.step)), inverse(splat(grid.inverse)), levels(splat(grid.levels)) {}
+  VecF unclipped(VecF x, VecF lower) const { return (x - lower) * inverse; }
   // min and max return their second operand for NaN: it falls on code 0, as Grid has it.
   VecF position(VecF x, VecF lower) const {
-    return min(max((x - lower) * inverse, splat(0.0f)), levels);
+    return min(max(unclipped(x, lower), splat(0.0f)), levels);
   }
   VecF code(VecF x, VecF lower) const { return round_even(position(x, lower)); }
   VecF value(VecF code, VecF lower) const { return fma(step, code, lower); }
@@ -170,8 +172,14 @@ static void column_grad(const QdqGrad& a) {
 void quantize(const Quantize& a) {
   const float* x = a.x.data;
   uint8_t* codes = a.codes.data;
+  if (a.bits == 1) {  // 1/2 itself rounds to the even 0, and so does NaN
+    each_vector(a, [=](int64_t i, auto lanes, VecF lower, const Levels& levels) {
+      lanes.store_flags(codes + i, levels.unclipped(lanes.load(x + i), lower), splat(kAboveHalf));
+    });
+    return;
+  }
   each_vector(a, [=](int64_t i, auto lanes, VecF lower, const Levels& levels) {
-    lanes.store_codes(codes + i, levels.code(lanes.load(x + i), lower));
+    lanes.store_codes(codes + i, levels.position(lanes.load(x + i), lower));
   });
 }
 

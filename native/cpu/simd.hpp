@@ -45,12 +45,17 @@ static inline VecF where_le(VecF a, VecF b, VecF x, VecF y) {
 static inline VecF scale_pow2(VecF a, VecF e) { return {_mm512_scalef_ps(a.v, e.v)}; }
 static inline float sum(VecF a) { return _mm512_reduce_add_ps(a.v); }
 static inline float largest(VecF a) { return _mm512_reduce_max_ps(a.v); }
-// 16 codes <-> floats holding integers 0 ... 255.
+// 16 codes <-> floats: 0 ... 255, rounded half to even.
 static inline VecF load_codes(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 static inline void store_codes(uint8_t* p, VecF a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+// Codes of 1 bit: 1 where a >= least.
+static inline void store_flags(uint8_t* p, VecF a, VecF least) {
+  const __mmask16 flags = _mm512_cmp_ps_mask(a.v, least.v, _CMP_GE_OQ);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_maskz_set1_epi8(flags, 1));
 }
 
 #elif defined(__AVX2__)
@@ -137,10 +142,16 @@ static inline float largest(VecF a) {
 }
 static inline VecF load_codes(const uint8_t* p) { SPR2Q_LANES(static_cast<float>(p[i])); }
 static inline void store_codes(uint8_t* p, VecF a) {
-  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(a.v[i]);
+  for (int i = 0; i < kLanes; ++i) p[i] = static_cast<uint8_t>(__builtin_nearbyintf(a.v[i]));
 }
 #undef SPR2Q_LANES
 
+#endif
+
+#if !defined(__AVX512F__)
+static inline void store_flags(uint8_t* p, VecF a, VecF least) {
+  store_codes(p, where_le(least, a, splat(1.0f), splat(0.0f)));
+}
 #endif
 
 // exp(x) to about 1 ulp: 2^n * p(r), r = x - n ln 2 in two parts, degree 6. Below -87 it gives

@@ -18,6 +18,7 @@ struct Whole {
   void store(float* p, VecF a) const { SPR2Q_ISA::store(p, a); }
   VecF load_codes(const uint8_t* p) const { return SPR2Q_ISA::load_codes(p); }
   void store_codes(uint8_t* p, VecF a) const { SPR2Q_ISA::store_codes(p, a); }
+  void store_flags(uint8_t* p, VecF a, VecF least) const { SPR2Q_ISA::store_flags(p, a, least); }
 };
 
 struct Part {
@@ -32,6 +33,11 @@ struct Part {
   void store_codes(uint8_t* p, VecF a) const {
     uint8_t whole[kLanes];
     SPR2Q_ISA::store_codes(whole, a);
+    std::memcpy(p, whole, static_cast<size_t>(n));
+  }
+  void store_flags(uint8_t* p, VecF a, VecF least) const {
+    uint8_t whole[kLanes];
+    SPR2Q_ISA::store_flags(whole, a, least);
     std::memcpy(p, whole, static_cast<size_t>(n));
   }
 };

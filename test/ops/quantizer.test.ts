@@ -282,3 +282,13 @@ describe.skipIf(!hasTestData)("against the golden files", () => {
     expect(relativeError(g.gupper, of("grad_b"))).toBeLessThan(1e-5);
   });
 });
+
+test("at 1 bit a tie falls on code 0, as NaN does, and infinities clip, on every backend", () => {
+  const x = Float32Array.of(0.5, 0.50000006, 0.49999997, Number.NaN, Infinity, -Infinity, 2, -1, 1);
+  const p = { x, rows: 1, columns: 9, granularity: TENSOR, bits: 1 };
+  const bounds = { lower: Float32Array.of(0), upper: Float32Array.of(1) };
+  for (const backend of ["reference", ...fastBackends]) {
+    const codes = on(backend, () => quantize({ ...p, ...bounds }));
+    expect([...codes], backend).toEqual([0, 1, 0, 0, 1, 0, 1, 0, 1]);
+  }
+});
