@@ -26,6 +26,8 @@ import time
 
 import torch
 import torch.nn.functional as F
+
+from blas import blas_name
 from mambairv2_torch import (
     CHANNELS,
     DT_RANK,
@@ -353,7 +355,7 @@ def main():
         return
     step = Step(state, scan, options.batch, options.patch)
     step()
-    print(json.dumps({"ready": True, "torch": torch.__version__}), flush=True)
+    print(json.dumps({"ready": True, "torch": torch.__version__, "blas": blas_name()}), flush=True)
     for _ in sys.stdin if options.serve else range(3):
         start = time.perf_counter()
         step()

@@ -29,6 +29,8 @@ import time
 import torch
 import torch.nn.functional as F
 
+from blas import blas_name
+
 CHANNELS = 48
 HEADS = 4
 HEAD_DIM = CHANNELS // HEADS
@@ -328,7 +330,7 @@ def serve(network, height, width):
     its own samples and these in turn."""
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
     network(image)
-    print(json.dumps({"ready": True, "torch": torch.__version__}), flush=True)
+    print(json.dumps({"ready": True, "torch": torch.__version__, "blas": blas_name()}), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         network(image)

@@ -12,6 +12,7 @@ import { Spr2qError } from "../errors.ts";
 import { openModel } from "../infer/model.ts";
 import type { TensorMap } from "../io/host_tensor.ts";
 import { readWeights } from "../io/weights.ts";
+import { MAMBAIRV2 } from "../models/mambairv2.ts";
 import { aboveWeights, peakMemory } from "./memory.ts";
 import { calibratedBytes, familyOf, officialWeights, planOf, testPicture } from "./models.ts";
 import { NET_HEIGHT, NET_WIDTH } from "./net.ts";
@@ -21,7 +22,7 @@ import { onBackend, type Suite, timing } from "./suite.ts";
 import { checkSwinir, planar, swinirRanges } from "./swinir_check.ts";
 import { isSwinirLight, swinirModel } from "./swinir_onnx.ts";
 import { interleave, type Side, type Timing } from "./timing.ts";
-import { type Blas, blasLibraries, startTorch } from "./torch.ts";
+import { type TorchPeer, torchPeers } from "./torch.ts";
 
 const SWINIR_GOAL: Goal = { floor: 3, stretch: 5 };
 const MEMORY_GOAL: Goal = { floor: 10, stretch: 20 };
@@ -137,14 +138,16 @@ async function swinirMemory(
 }
 
 async function mamba(suite: Suite): Promise<void> {
-  const path = suite.model ?? officialWeights(suite, 4);
-  if (!path) {
-    const reason = "no MambaIRv2-light x4 weights: --model FILE or SPR2Q_TEST_DATA";
+  const skip = (reason: string): void => {
     mambaRows(suite, "").forEach((text, i) => {
       suite.row(skippedRow(text, reason, TORCH_GOALS[i]));
     });
-    return;
-  }
+  };
+  const path = suite.model ?? officialWeights(suite, 4);
+  if (!path) return skip("no MambaIRv2-light x4 weights: --model FILE or SPR2Q_TEST_DATA");
+  const { architecture, config } = (await openModel(path)).net;
+  const light = JSON.stringify(config) === JSON.stringify(MAMBAIRV2.lightConfig(4));
+  if (architecture !== MAMBAIRV2 || !light) return skip(`${path} is no MambaIRv2-light x4`);
   const { float, packed } = await familyOf(suite, path, [4], true);
   const image = testPicture(NET_WIDTH, NET_HEIGHT);
   const prepare = onBackend(suite.threads, native().backends()[0]);
@@ -152,9 +155,13 @@ async function mamba(suite: Suite): Promise<void> {
     const plan = planOf(runnable, NET_WIDTH, NET_HEIGHT);
     return { prepare, run: () => plan.run(image, suite.signal) };
   });
-  // The goals are against PyTorch as Debian installs it, the first of the libraries.
-  for (const [i, blas] of blasLibraries().entries()) {
-    await mambaAgainst(suite, sides, blas, i === 0 ? TORCH_GOALS : [NO_GOAL, NO_GOAL]);
+  const sizes = ["--threads", suite.threads, "--height", NET_HEIGHT, "--width", NET_WIDTH];
+  const peers = torchPeers("mambairv2_torch.py", sizes.map(String), suite.data, suite.python);
+  // The goals are against PyTorch as Debian installs it, the first of the peers.
+  let goals = TORCH_GOALS;
+  for await (const torch of peers) {
+    await mambaAgainst(suite, sides, torch, goals);
+    goals = [NO_GOAL, NO_GOAL];
   }
 }
 
@@ -168,13 +175,10 @@ function mambaRows(suite: Suite, blas: string): RowText[] {
 async function mambaAgainst(
   suite: Suite,
   ours: readonly Side[],
-  blas: Blas,
+  torch: TorchPeer | string,
   goals: readonly Goal[],
 ): Promise<void> {
-  const rows = mambaRows(suite, blas.name);
-  const sizes = ["--threads", suite.threads, "--height", NET_HEIGHT, "--width", NET_WIDTH];
-  const args = sizes.map(String);
-  const torch = await startTorch("mambairv2_torch.py", args, suite.data, suite.python, blas);
+  const rows = mambaRows(suite, typeof torch === "string" ? "" : torch.blas);
   if (typeof torch === "string") {
     const timings = await interleave(ours, timing(suite));
     rows.forEach((text, i) => {

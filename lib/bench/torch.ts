@@ -13,33 +13,17 @@ const START_SECONDS = 180;
 /** Milliseconds that `import torch` may take. */
 const IMPORT_MS = 60_000;
 
-/** A matrix library that the system's PyTorch can be started with. */
-export interface Blas {
-  readonly name: string;
-  /** Folder of its libblas.so.3; null: whatever PyTorch brings or finds. */
-  readonly folder: string | null;
-}
-
-/** Where Debian keeps them; the first is what its python3-torch comes with. */
+/** Where Debian keeps matrix libraries; the first is what its python3-torch comes with. */
 const DEBIAN = `/usr/lib/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu`;
-const LIBRARIES: readonly Blas[] = [
-  { name: "reference BLAS", folder: `${DEBIAN}/blas` },
-  { name: "OpenBLAS", folder: `${DEBIAN}/openblas-openmp` },
-  { name: "OpenBLAS", folder: `${DEBIAN}/openblas-pthread` },
-];
-
-/** The libraries here, the one that Debian installs with PyTorch first; at least one entry. */
-export function blasLibraries(): Blas[] {
-  const found = LIBRARIES.filter(({ folder }) => existsSync(join(folder!, "libblas.so.3")));
-  const names = found.map(({ name }) => name);
-  const distinct = found.filter(({ name }, i) => names.indexOf(name) === i);
-  return distinct.length ? distinct : [{ name: "its own BLAS", folder: null }];
-}
+const BLAS_FOLDERS = ["blas", "openblas-openmp", "openblas-pthread"].map((name) =>
+  join(DEBIAN, name),
+);
 
 /** A pinned kernel would slow OpenBLAS; the peer checks its results before it is timed. */
 const PINNED = ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"];
 
-function environment(data: string, { folder }: Blas): NodeJS.ProcessEnv {
+/** `folder` comes first where PyTorch looks for libblas.so.3; null: whatever it finds. */
+function environment(data: string, folder: string | null): NodeJS.ProcessEnv {
   const env: NodeJS.ProcessEnv = { ...process.env, SPR2Q_TEST_DATA: data };
   for (const name of PINNED) delete env[name];
   if (folder) env.LD_LIBRARY_PATH = [folder, env.LD_LIBRARY_PATH].filter(Boolean).join(":");
@@ -49,6 +33,8 @@ function environment(data: string, { folder }: Blas): NodeJS.ProcessEnv {
 /** A running peer. */
 export interface TorchPeer {
   readonly version: string;
+  /** The matrix library that it has mapped. */
+  readonly blas: string;
   readonly pid: number;
   /** Seconds of one forward, as the peer measured it. */
   forward(): Promise<number>;
@@ -66,13 +52,40 @@ export function findPython(given?: string): { readonly path: string } | string {
   return `no PyTorch in ${candidates.join(" or ")}; bench/peers/README.md says how to install it`;
 }
 
+/**
+ * A peer for each matrix library, first the one that Debian installs with PyTorch. Whoever takes a
+ * peer stops it. Where there is none, the one string says why.
+ */
+export async function* torchPeers(
+  script: string,
+  args: readonly string[],
+  data: string | undefined,
+  given: string | undefined,
+): AsyncGenerator<TorchPeer | string> {
+  const folders = BLAS_FOLDERS.filter((folder) => existsSync(join(folder, "libblas.so.3")));
+  const seen = new Set<string>();
+  for (const folder of folders.length ? folders : [null]) {
+    const peer = await startTorch(script, args, data, given, folder);
+    if (typeof peer === "string") {
+      if (seen.size === 0) yield peer;
+      return;
+    }
+    if (seen.has(peer.blas)) {
+      await peer.stop();
+      continue;
+    }
+    seen.add(peer.blas);
+    yield peer;
+  }
+}
+
 /** Starts a peer script and waits until it has checked and warmed itself; a string says why not. */
 export async function startTorch(
   script: string,
   args: readonly string[],
   data: string | undefined,
   given: string | undefined,
-  blas: Blas,
+  blasFolder: string | null,
 ): Promise<TorchPeer | string> {
   const path = join(packageRoot(), "bench", "peers", script);
   if (!existsSync(path)) return `bench/peers/${script} is not here: run from a checkout of spr2q`;
@@ -80,7 +93,7 @@ export async function startTorch(
   const python = findPython(given);
   if (typeof python === "string") return python;
   const child = spawn(python.path, [path, ...args, "--serve"], {
-    env: environment(data, blas),
+    env: environment(data, blasFolder),
     stdio: ["pipe", "pipe", "pipe"],
   });
   return connect(child);
@@ -91,6 +104,9 @@ async function connect(child: ChildProcess): Promise<TorchPeer | string> {
   child.stderr?.on("data", (text) => {
     complaint = `${complaint}${text}`.slice(-2000);
   });
+  child.once("error", (error) => {
+    complaint = error.message;
+  });
   child.stdin?.on("error", () => {}); // the reader below notices that the peer has gone
   const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]();
   const timer = setTimeout(() => child.kill(), START_SECONDS * 1000);
@@ -100,9 +116,16 @@ async function connect(child: ChildProcess): Promise<TorchPeer | string> {
     const reason = complaint.trim().split("\n").at(-1);
     return `the PyTorch peer ended before it was ready: ${reason ?? "it said nothing"}`;
   }
-  const { torch } = JSON.parse(first.value) as { torch: string };
+  let ready: { torch: string; blas: string };
+  try {
+    ready = JSON.parse(first.value);
+  } catch {
+    child.kill();
+    return `the PyTorch peer began with "${first.value.slice(0, 80)}" instead of its report`;
+  }
   return {
-    version: torch,
+    version: ready.torch,
+    blas: ready.blas,
     pid: child.pid!,
     forward: async () => {
       child.stdin?.write("\n");

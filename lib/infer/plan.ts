@@ -8,8 +8,7 @@ import { type F32, type I32, native, type PlanHandle } from "../binding.ts";
 import { Spr2qError } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import type { Sites } from "../models/sites.ts";
-import type { Router, RoutingMode } from "../nn/routing.ts";
-import { Router as TokenRouter } from "../nn/routing.ts";
+import { Router, type RoutingMode } from "../nn/routing.ts";
 import { encode } from "./encode.ts";
 
 /** What one run of a plan may be told. */
@@ -50,7 +49,7 @@ export class Plan {
     this.scale = net.config.scale;
     const graph = new Graph("tracing");
     const input = new Var(new Float32Array(width * height * 3), [1, height, width, 3]);
-    const router: Router = new TokenRouter(routing);
+    const router = new Router(routing);
     const output = net.forward(graph, input, sites, router);
     const encoded = encode(graph.calls, input.data, output.data, fused);
     this.arenaBytes = encoded.arenaBytes;

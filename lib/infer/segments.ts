@@ -17,8 +17,7 @@ interface RowWise {
   readonly elements?: boolean;
   /** Position of the number of the first row, where the op wants to know it. */
   readonly first?: number;
-  /** Operands read, or written, beyond the tile's own rows. */
-  readonly readsAll?: number;
+  /** Position of an operand that is written beyond the tile's own rows. */
   readonly writesAll?: number;
   readonly output: number;
 }
@@ -45,7 +44,7 @@ const ROW_WISE: Partial<Record<OpName, RowWise>> = {
   scaleAdd: { tiled: [0, 2, 3], count: 4, output: 3 },
   sliceColumns: { tiled: [0, 1], count: 2, output: 1 },
   addPrompt: { tiled: [0, 2, 3], count: 4, output: 3 },
-  gatherRows: { tiled: [1, 2], count: 3, readsAll: 0, output: 2 },
+  gatherRows: { tiled: [1, 2], count: 3, output: 2 },
   scatterRows: { tiled: [0, 1], count: 3, writesAll: 2, output: 2 },
   route: { tiled: [0, 1], count: 3, first: 9, output: 1 }, // of one image: batch is 1 in plans
   quantize: quantiser,
@@ -127,5 +126,14 @@ export function segmentsOf(calls: readonly TracedCall[]): Segment[] {
     else segments.push({ first: at, last: at, rows: 0 });
   });
   close(calls.length);
-  return segments.map((s) => (s.first === s.last ? { ...s, rows: 0 } : s));
+  // Calls alone, and calls on elements alone, of which nobody knows the rows.
+  return segments.flatMap((s): Segment[] =>
+    s.rows === 0 || s.first === s.last
+      ? Array.from({ length: s.last - s.first + 1 }, (_, i) => ({
+          first: s.first + i,
+          last: s.first + i,
+          rows: 0,
+        }))
+      : [s],
+  );
 }

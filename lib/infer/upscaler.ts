@@ -80,7 +80,7 @@ export class Upscaler {
   #model: Model | null;
   readonly #defaults: UpscalerOptions;
   #runner: TileRunner | null;
-  readonly #budget: Budget;
+  #budget: Budget | null;
   readonly #running = new Set<AbortController>();
 
   constructor(model: Model, options: UpscalerOptions = {}) {
@@ -170,6 +170,7 @@ export class Upscaler {
   dispose(): void {
     this.#model = null;
     this.#runner = null;
+    this.#budget = null;
     for (const controller of this.#running) controller.abort();
   }
 
@@ -220,6 +221,7 @@ export class Upscaler {
     };
     checkLimit(maxMemory);
     const how = { routing, seed };
+    if (!this.#budget) throw disposed();
     const { tiling } = this.#budget.fit(image, tile, how, held, maxMemory);
     return { ...how, tiling, signal, onProgress: options.onProgress };
   }

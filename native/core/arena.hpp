@@ -1,5 +1,6 @@
 // Memory of plan runs, counted: the arena of each run, and the scratch that threads keep. The counts
-// answer one question: how much was held at once at the worst moment (peak_bytes).
+// answer one question: how much did runs need at once at the worst moment (peak_bytes). The block kept
+// between runs is not counted, nor is what it has beyond the run that reuses it.
 #pragma once
 #include <cstdint>
 

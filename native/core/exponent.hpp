@@ -50,16 +50,16 @@ static inline float exp2_shared(float x) {
 // ---- Half-exponent codes of few bits ------------------------------------------------------------
 // q = round(L 2^-x) with x = (largest - logit)/2 * log2 e. Up to kGridBits bits the exponent lies on a
 // grid of kGridSteps to the octave, far finer than the codes are, so that serving looks q^2 up in
-// kGridEntries bytes and computes no exponential. Logits come scaled by kGridFactor. With origin =
-// kRoundingMagic + largest, origin - logit rounds to kRoundingMagic + index; index 0 is the largest.
+// kGridEntries bytes and computes no exponential. Logits come scaled by kGridFactor; kRoundingMagic +
+// (largest - logit) ends in the index, 0 for the largest logit. NaN gets the last one, code 0.
 constexpr int64_t kGridBits = 4;
 constexpr int kGridEntries = 128;
 constexpr float kGridSteps = 25.0f;  // the last index, 127, is 5.08 octaves down: code 0 at 4 bits
 constexpr float kGridFactor = kHalfLog2E * kGridSteps;
 constexpr float kGridEnd = kRoundingMagic + (kGridEntries - 1);
 
-static inline float grid_index(float origin, float logit) {
-  const float shifted = origin - logit;
+static inline float grid_index(float largest, float logit) {
+  const float shifted = kRoundingMagic + (largest - logit);
   return (shifted < kGridEnd ? shifted : kGridEnd) - kRoundingMagic;
 }
 static inline float grid_exponent(float index) { return index * (-1.0f / kGridSteps); }

@@ -57,7 +57,7 @@ class Pool {
  public:
   ~Pool() { resize(1); }
 
-  int size() const { return static_cast<int>(threads_.size()) + 1; }
+  int size() const { return size_; }
 
   void resize(int count) {
     std::lock_guard<std::mutex> turn(turn_);
@@ -69,6 +69,7 @@ class Pool {
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
     stopping_ = false;
+    size_ = count;
     for (int i = 1; i < count; ++i) {
       threads_.emplace_back([this, seen = generation_.load()] { work(seen); });
     }
@@ -118,6 +119,7 @@ class Pool {
   std::condition_variable done_;
   std::vector<std::thread> threads_;
   Job* job_ = nullptr;  // written before generation_ moves, read after
+  std::atomic<int> size_{1};
   std::atomic<uint64_t> generation_{0};
   std::atomic<int> active_{0}, sleepers_{0};
   std::atomic<bool> stopping_{false}, waiting_{false};

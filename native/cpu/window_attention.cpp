@@ -16,11 +16,11 @@ SPR2Q_PASS void weigh_on_grid(int64_t bits, int64_t keys, const VecF* largest, f
                               VecF* total) {
   const VecF levels = splat(level_count(bits));
   for (int v = 0; v < kVectors; ++v) {
-    const VecF origin = splat(kRoundingMagic) + largest[v];
     VecF sum = splat(0.0f);
     for (int64_t j = 0; j < keys; ++j) {
       float* at = S + j * kBlock + v * kLanes;
-      const VecF index = min(splat(kGridEnd), origin - load(at)) - splat(kRoundingMagic);
+      const VecF shifted = splat(kRoundingMagic) + (largest[v] - load(at));
+      const VecF index = min(shifted, splat(kGridEnd)) - splat(kRoundingMagic);
       const VecF code = round_even(levels * exp2_lanes(index * splat(-1.0f / kGridSteps)));
       const VecF square = code * code;
       sum = sum + square;

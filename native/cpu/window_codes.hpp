@@ -130,7 +130,7 @@ struct CodeTile {
       }
       const VecF logit = fma(scale, VecF{_mm512_cvtepi32_ps(product)},
                              fma(key_scale, splat(key_sum[j]), start.template at<kMasked>(j, 0)));
-      top = max(top, logit);
+      top = max(logit, top);  // NaN passes by, as in the reference
       store(S + j * kBlock, logit);
     }
     // Keys that fill the last group of four: far below, so that their codes are 0.
@@ -156,13 +156,13 @@ struct CodeTile {
   // W and its sum per query: the squares come from the table.
   __attribute__((target("avx512vbmi"), noinline)) VecF look_up(const float* S, VecF top,
                                                                const SquareTable& table) const {
-    const VecF origin = splat(kRoundingMagic) + top;
     const __m512i near = _mm512_load_si512(table.squares);
     const __m512i far = _mm512_load_si512(table.squares + 64), ones = _mm512_set1_epi8(1);
     __m512i total = _mm512_setzero_si512();
     for (int64_t g = 0; g < groups; ++g) {
       const __m512i indices = four_keys(S + 4 * g * kBlock, [=](const float* at) {
-        return _mm512_castps_si512(min(splat(kGridEnd), origin - load(at)).v);
+        const VecF shifted = splat(kRoundingMagic) + (top - load(at));
+        return _mm512_castps_si512(min(shifted, splat(kGridEnd)).v);
       });
       const __m512i weights = _mm512_permutex2var_epi8(near, indices, far);
       total = _mm512_dpbusd_epi32(total, weights, ones);

@@ -276,7 +276,7 @@ __attribute__((always_inline)) inline void products(const float* columns, int64_
     for (int i = 0; i < kKeyGroup; ++i) {
       for (int v = 0; v < kVectors; ++v) {
         const VecF value = finish(j + i, v, sum[i][v]);
-        largest_so_far[v] = max(largest_so_far[v], value);
+        largest_so_far[v] = max(value, largest_so_far[v]);
         store(S + (j + i) * kBlock + v * kLanes, value);
       }
     }
@@ -286,7 +286,7 @@ __attribute__((always_inline)) inline void products(const float* columns, int64_
       VecF sum = start(j, v);
       for (int d = 0; d < D; ++d) sum = fma(splat(rows[j * D + d]), SPR2Q_COLUMN(d, v), sum);
       const VecF value = finish(j, v, sum);
-      largest_so_far[v] = max(largest_so_far[v], value);
+      largest_so_far[v] = max(value, largest_so_far[v]);
       store(S + j * kBlock + v * kLanes, value);
     }
   }

@@ -16,6 +16,7 @@ namespace spr2q {
 namespace {
 
 constexpr double kSegment = -1;
+constexpr double kMostWhole = 9007199254740992.0;  // 2^53
 constexpr int64_t kTileSlot = 15;       // of the thread's scratch; kernels use the slots below
 constexpr int64_t kTilesPerThread = 4;  // at least, so that no thread waits long for the last one
 constexpr int64_t kLeastTileRows = 48;
@@ -52,8 +53,15 @@ class CodeReader {
     }
     return *code_++;
   }
+  // An entry that is a whole number; sums and products with bytes a value then cannot overflow.
+  int64_t whole() {
+    const double value = next();
+    if (value >= -kMostWhole && value <= kMostWhole) return static_cast<int64_t>(value);
+    problem_ = "an entry is no whole number";
+    return 0;
+  }
   void read(int64_t& number) {
-    number = static_cast<int64_t>(next());
+    number = whole();
     if (field_ == count_field_) number *= places_.rows;
     if (field_ == first_field_) number += places_.first_row;
     ++field_;
@@ -69,10 +77,10 @@ class CodeReader {
   template <class T>
   void view_of(T*& data, int64_t& size) {
     ++field_;
-    const int64_t place = static_cast<int64_t>(next());
-    int64_t offset = static_cast<int64_t>(next());
-    size = static_cast<int64_t>(next());
-    const int64_t row = static_cast<int64_t>(next());
+    const int64_t place = whole();
+    int64_t offset = whole();
+    size = whole();
+    const int64_t row = whole();
     data = nullptr;
     if (place == -1) {
       size = 0;
@@ -88,12 +96,16 @@ class CodeReader {
                          : place == 1 ? places_.input
                          : place == 2 ? places_.output
                                       : (*places_.constants)[static_cast<size_t>(constant)];
+    if (row > block.bytes) {
+      problem_ = "a view reaches outside its block";
+      return;
+    }
     if (row > 0) {
       if (place != -2) offset += places_.first_row * row * static_cast<int64_t>(sizeof(T));
       size = row * places_.rows;
     }
-    if (offset < 0 || size < 0 || size > block.bytes ||
-        offset + size * static_cast<int64_t>(sizeof(T)) > block.bytes) {
+    if (offset < 0 || size < 0 || offset > block.bytes ||
+        size > (block.bytes - offset) / static_cast<int64_t>(sizeof(T))) {
       problem_ = "a view reaches outside its block";
       return;
     }
@@ -152,13 +164,15 @@ struct Segment {
     if (calls < 1 || rows < 1 || tile_rows < 1 || tile_rows > rows || tile_bytes < 0) {
       return "a segment needs calls, rows and tiles of at most all rows";
     }
-    if (exports < 0 || body() > end) return "the list of calls ends inside a segment";
+    if (exports < 0 || exports > (end - first_export) / kExportEntries) {
+      return "the list of calls ends inside a segment";
+    }
     for (const double* e = first_export; e < body(); e += kExportEntries) {
-      if (e[0] < 0 || e[1] < 0 || e[2] < 1 ||
-          e[0] + e[2] * static_cast<double>(tile_rows) > static_cast<double>(tile_bytes) ||
-          e[1] + e[2] * static_cast<double>(rows) > static_cast<double>(arena_bytes)) {
-        return "an export reaches outside its block";
-      }
+      const bool inside =  // false where an entry is not a number
+          e[0] >= 0 && e[1] >= 0 && e[2] >= 1 &&
+          e[0] + e[2] * static_cast<double>(tile_rows) <= static_cast<double>(tile_bytes) &&
+          e[1] + e[2] * static_cast<double>(rows) <= static_cast<double>(arena_bytes);
+      if (!inside) return "an export reaches outside its block";
     }
     return nullptr;
   }
@@ -258,7 +272,7 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
       const Segment segment(at);
       problem = segment.check(end, arena_bytes);
       // The first tile and the last: what lies between reaches no farther.
-      const double* calls = segment.body();
+      const double* calls = problem ? end : segment.body();
       places.tile.bytes = segment.tile_bytes;
       places.rows = segment.tile_rows;
       if (!problem) run_tile(nullptr, calls, end, segment.calls, places, problem, name);

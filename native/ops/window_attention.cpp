@@ -103,7 +103,7 @@ bool on_grid(const CodedWindowAttention& a) {
 
 // L 2^-x of a half exponent, rounded.
 int64_t half_code(const CodedWindowAttention& a, float logit, float largest) {
-  const float x = on_grid(a) ? grid_exponent(grid_index(kRoundingMagic + largest, logit))
+  const float x = on_grid(a) ? grid_exponent(grid_index(largest, logit))
                              : (logit - largest) * kHalfLog2E;
   return static_cast<int64_t>(std::nearbyint(level_count(a.bits) * exp2_shared(x)));
 }
@@ -114,7 +114,7 @@ void coded_query(const CodedWindowAttention& a, const std::vector<float>& logits
                  const std::vector<int64_t>& at, const uint8_t* value, float* y) {
   const Grid v = grid_between(a.grid.data[4], a.grid.data[5], a.code_bits);
   const size_t keys = logits.size();
-  float largest = logits[0];
+  float largest = -3.4e38f;
   for (float logit : logits) largest = logit > largest ? logit : largest;
   if (a.probability_codes == kHalfExponent) {
     std::vector<int64_t> square(keys);

@@ -252,3 +252,19 @@ describe.each(fastBackends)("window attention on codes: %s has the reference's b
     }
   });
 });
+
+test("a damaged bias gives the same pixels, and NaN in the same places, on every backend", () => {
+  const s = shapes[0];
+  for (const value of [Number.NaN, Infinity, 3e9]) {
+    const c = codes(s, 4, 31);
+    c.table[5] = value;
+    const expected = on("reference", () => attendCodes(s, c, 4, HALF, 4));
+    if (value === Infinity) expect(expected.some(Number.isNaN)).toBe(true);
+    for (const backend of fastBackends) {
+      expect(
+        on(backend, () => attendCodes(s, c, 4, HALF, 4)),
+        `${backend} ${value}`,
+      ).toEqual(expected);
+    }
+  }
+});
