@@ -307,8 +307,9 @@ struct Rows {
 // Outputs [column, column + V vectors) of one tile of rows. A function of its own: inlined, its sums
 // would share the registers with its caller's values, and one would live in memory.
 template <class Dot, int V>
-__attribute__((noinline)) static void tile_block(const Plan& plan, const Rows<typename Dot::Input>& rows, float* y,
-                              int64_t column) {
+__attribute__((noinline)) static void tile_block(const Plan& plan,
+                                                 const Rows<typename Dot::Input>& rows, float* y,
+                                                 int64_t column) {
   constexpr int R = kTileRows;
   VecI sum[R][V];
 #pragma GCC unroll 8

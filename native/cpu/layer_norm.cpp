@@ -89,7 +89,8 @@ static inline VecF sums_of_four(VecF a, VecF b, VecF c, VecF d) {
     return VecF{_mm512_shuffle_f32x4(x.v, y.v, 0x44)} + VecF{_mm512_shuffle_f32x4(x.v, y.v, 0xee)};
   };
   const VecF ab = halves(a, b), cd = halves(c, d);
-  VecF s = VecF{_mm512_shuffle_f32x4(ab.v, cd.v, 0x88)} + VecF{_mm512_shuffle_f32x4(ab.v, cd.v, 0xdd)};
+  VecF s = VecF{_mm512_shuffle_f32x4(ab.v, cd.v, 0x88)} +
+           VecF{_mm512_shuffle_f32x4(ab.v, cd.v, 0xdd)};
   s = s + VecF{_mm512_permute_ps(s.v, 0x4e)};
   return s + VecF{_mm512_permute_ps(s.v, 0xb1)};
 }
@@ -114,7 +115,10 @@ static void normalise_quads(const LayerNorm& a, const RowShape& shape, int64_t b
       from[r] = a.x.data + (row + r < end ? row + r : end - 1) * shape.channels;
       part[r] = splat(0.0f);
 #pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) part[r] = part[r] + (x[r][i] = load_vector<kTail>(from[r], i, N, shape));
+      for (int i = 0; i < N; ++i) {
+        x[r][i] = load_vector<kTail>(from[r], i, N, shape);
+        part[r] = part[r] + x[r][i];
+      }
     }
     spread(sums_of_four(part[0], part[1], part[2], part[3]) * share, centre);
 #pragma GCC unroll 4
