@@ -2,6 +2,8 @@
  * A whole quantisation run: calibrate, RGT, OSRC, pack. Yields events; what it leaves in the output
  * folder: model.safetensors, table.json, log.jsonl, checkpoint.safetensors.
  */
+import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Graph } from "../autograd.ts";
 import { Spr2qError } from "../errors.ts";
@@ -115,7 +117,8 @@ export async function* quantizeModel(
   const at: Position | undefined = state
     ? { stage: state.stage, iteration: state.iteration }
     : undefined;
-  const log = JsonLines.open(join(out, "log.jsonl"), at);
+  const logPath = join(out, "log.jsonl");
+  const log = JsonLines.open(logPath, at);
   const context: StageContext = {
     memory,
     teacher,
@@ -192,6 +195,11 @@ export async function* quantizeModel(
       summary: { model: file, bytes: bytes.length, kept: table.kept },
     });
     return { model: file, table, student, bytes: bytes.length, seconds };
+  } catch (error) {
+    // A disk that is full before there is anything to resume from: leave nothing behind.
+    const lost = error instanceof Spr2qError && error.code === "ERR_IO" && !existsSync(path);
+    if (lost) await rm(logPath, { force: true });
+    throw error;
   } finally {
     log.close();
   }
