@@ -1,16 +1,21 @@
-"""Which matrix library this process has mapped, for the label of a row."""
+"""Which matrix library this process multiplies with, for the label of a row."""
 
-NAMES = (("openblas", "OpenBLAS"), ("mkl", "MKL"), ("blis", "BLIS"), ("libblas", "reference BLAS"))
+NAMES = (("mkl", "MKL"), ("openblas", "OpenBLAS"), ("blis", "BLIS"))
 
 
 def blas_name():
-    """The library by its file name; call it after a matrix product, when it has been loaded."""
+    """From the libraries that are mapped; call it after a matrix product."""
     try:
         with open("/proc/self/maps", encoding="utf-8") as maps:
-            files = {line.split("/")[-1].strip().lower() for line in maps if "/" in line}
+            paths = {line[line.index("/"):].strip() for line in maps if "/" in line}
     except OSError:
         return "its own BLAS"
+    # Debian's libblas.so.3 is one of several libraries, by its folder. LAPACK may map another one
+    # beside it, which multiplies nothing here.
+    for path in paths:
+        if path.rsplit("/", 1)[-1].startswith("libblas.so"):
+            return "OpenBLAS" if "openblas" in path else "reference BLAS"
     for part, name in NAMES:
-        if any(part in file for file in files):
+        if any(part in path.rsplit("/", 1)[-1] for path in paths):
             return name
     return "its own BLAS"
