@@ -3,6 +3,7 @@
  * `paper` and `released` are what the text and the authors' code say; `best` is this project's own
  * (specs: mean L1 + small relative feature loss, relative rates for bounds); `quick` is `best`, cut.
  */
+import type { Scope } from "./policy.ts";
 import type { RectifierInit } from "./rectifier.ts";
 
 export interface Recipe {
@@ -17,7 +18,7 @@ export interface Recipe {
   /** Adam's epsilon for plain mean-L1; `released` carries the authors' loss scale in it. */
   readonly epsilon: (scale: number, patch: number) => number;
   readonly schedule: "cosine" | "constant";
-  readonly rates: (bits: number) => Rates;
+  readonly rates: (bits: number, scope: Scope) => Rates;
   readonly relativeBounds: boolean;
   readonly osrcRate: number;
   /** Weight of the mean relative squared error of the layers' outputs. */
@@ -52,6 +53,9 @@ const RATES: Readonly<Record<number, Rates>> = {
   8: { bound: 4e-3, rectifier: 1e-3 },
 };
 
+/** With the scan's operands at 1 bit too, the rates above reach NaN within 100 steps. */
+const RELEASED_1_BIT: Rates = { bound: 4e-3, rectifier: 4e-3 };
+
 const fixedRates = (): Rates => ({ bound: 1e-2, rectifier: 1e-2 });
 
 const best: Recipe = {
@@ -64,7 +68,7 @@ const best: Recipe = {
   beta2: 0.99,
   epsilon: () => 1e-8,
   schedule: "cosine",
-  rates: (bits) => RATES[bits],
+  rates: (bits, scope) => (bits === 1 && scope === "released" ? RELEASED_1_BIT : RATES[bits]),
   relativeBounds: true,
   osrcRate: 1e-2,
   featureWeight: 0.02,

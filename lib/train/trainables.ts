@@ -29,7 +29,7 @@ function keepApart({ lower, upper, granularity }: Bounds): void {
 /** Bounds and rectifiers as trainables of the RGT stage. */
 export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[] {
   const list: Trainable[] = [];
-  const rates = recipe.rates(sites.policy.bits);
+  const rates = recipe.rates(sites.policy.bits, sites.policy.scope);
   for (const [site, bounds] of sites.bounds) {
     const unit = recipe.relativeBounds ? rangeOf(bounds) : 1;
     const rate = (): number => rates.bound * unit;
