@@ -9,7 +9,7 @@ import { Graph, type TracedCall } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
-import { gateGathered, packWeights } from "./rewrite.ts";
+import { gateGathered, isArray, packWeights } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
@@ -35,8 +35,6 @@ export interface Encoded {
   /** What each timed step runs: one op, or the ops of a segment joined by "+". */
   readonly steps: readonly string[];
 }
-
-const isArray = (operand: unknown): operand is NativeArray => ArrayBuffer.isView(operand);
 
 /** Life of every buffer that some call writes, counted in segments. */
 function livesOf(

@@ -10,7 +10,8 @@ import { roundUp } from "./arena.ts";
 /** Outputs of packed linear layers are padded to this many (native/core/ops/products.hpp). */
 const PACKED_WIDTH = 16;
 
-const isArray = (operand: Operand): operand is NativeArray => ArrayBuffer.isView(operand);
+/** True for an operand that is a tensor. */
+export const isArray = (operand: Operand): operand is NativeArray => ArrayBuffer.isView(operand);
 
 /** Linear layers whose weights stay, with the weights in the backend's own layout. */
 export function packWeights(calls: readonly TracedCall[]): TracedCall[] {
