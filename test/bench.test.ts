@@ -23,7 +23,7 @@ import { keepingBackend, type Suite } from "../lib/bench/suite.ts";
 import { checkSwinir, swinirRanges } from "../lib/bench/swinir_check.ts";
 import { swinirModel } from "../lib/bench/swinir_onnx.ts";
 import { interleave, median, perStep, timingOf } from "../lib/bench/timing.ts";
-import { blasLibraries, findPython, startTorch } from "../lib/bench/torch.ts";
+import { findPython, startTorch } from "../lib/bench/torch.ts";
 import { native, packageRoot } from "../lib/binding.ts";
 import { reportBench } from "../lib/cli/commands/bench.ts";
 import { defineCommand } from "../lib/cli/args.ts";
