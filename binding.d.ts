@@ -70,6 +70,14 @@ export interface NativeBinding {
     x: U8, packed: U8, y: F32, rows: number, inputs: number, outputs: number, xBits: number,
     weightBits: number,
   ): void;
+  fusedCodedLinear(
+    x: U8, packed: U8, added: F32 | null, scale: F32 | null, residual: F32 | null, y: F32 | null,
+    normWeight: F32 | null, normBias: F32 | null, lower: F32 | null, upper: F32 | null,
+    codes: U8 | null, moreLower: F32 | null, moreUpper: F32 | null, moreCodes: U8 | null,
+    rows: number, inputs: number, outputs: number, xBits: number, weightBits: number,
+    gelu: number, kept: number, first: number, bits: number, granularity: number,
+    moreBits: number, moreGranularity: number, factor: number,
+  ): void;
   conv2d(
     x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
     inputs: number, outputs: number, kernel: number,

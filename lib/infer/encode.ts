@@ -9,6 +9,7 @@ import { Graph, type TracedCall } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
+import { fuseCodedLinears } from "./fuse.ts";
 import { gateGathered, isArray, packWeights } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 
@@ -85,7 +86,7 @@ function tileOf(
       const leaves = !within(buffer);
       if (life) life.last = Math.max(life.last, at);
       else if (!leaves) lives.set(buffer, { bytes: 0, first: at, last: at, offset: 0 });
-      else if (i === kind?.output && streams(buffer)) {
+      else if (kind?.outputs.includes(i) && streams(buffer)) {
         exported.push(buffer);
         lives.set(buffer, { bytes: 0, first: at, last: segment.last + 1, offset: 0 });
       } else outside.add(buffer);
@@ -110,7 +111,7 @@ export function encode(
   output: F32,
   fused: boolean,
 ): Encoded {
-  const calls = packWeights(fused ? gateGathered(traced) : traced);
+  const calls = fused ? fuseCodedLinears(packWeights(gateGathered(traced))) : packWeights(traced);
   const segments = fused
     ? segmentsOf(calls)
     : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));

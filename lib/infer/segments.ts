@@ -19,34 +19,35 @@ interface RowWise {
   readonly first?: number;
   /** Position of an operand that is written beyond the tile's own rows. */
   readonly writesAll?: number;
-  readonly output: number;
+  readonly outputs: readonly number[];
 }
 
 const elementwise = (operands: number): RowWise => ({
   tiled: Array.from({ length: operands }, (_, i) => i),
   count: operands,
   elements: true,
-  output: operands - 1,
+  outputs: [operands - 1],
 });
 
-const quantiser: RowWise = { tiled: [0, 3], count: 4, output: 3 };
+const quantiser: RowWise = { tiled: [0, 3], count: 4, outputs: [3] };
 
 const ROW_WISE: Partial<Record<OpName, RowWise>> = {
-  linear: { tiled: [0, 3], count: 4, output: 3 },
-  packedLinear: { tiled: [0, 2], count: 3, output: 2 },
-  packedCodedLinear: { tiled: [0, 2], count: 3, output: 2 },
-  layerNorm: { tiled: [0, 3], count: 4, output: 3 },
+  linear: { tiled: [0, 3], count: 4, outputs: [3] },
+  packedLinear: { tiled: [0, 2], count: 3, outputs: [2] },
+  packedCodedLinear: { tiled: [0, 2], count: 3, outputs: [2] },
+  fusedCodedLinear: { tiled: [0, 2, 4, 5, 10, 13], count: 14, outputs: [5, 10, 13] },
+  layerNorm: { tiled: [0, 3], count: 4, outputs: [3] },
   gelu: elementwise(2),
   sigmoidGate: elementwise(3),
   multiply: elementwise(3),
   add: elementwise(3),
   scale: elementwise(2),
-  scaleAdd: { tiled: [0, 2, 3], count: 4, output: 3 },
-  sliceColumns: { tiled: [0, 1], count: 2, output: 1 },
-  addPrompt: { tiled: [0, 2, 3], count: 4, output: 3 },
-  gatherRows: { tiled: [1, 2], count: 3, output: 2 },
-  scatterRows: { tiled: [0, 1], count: 3, writesAll: 2, output: 2 },
-  route: { tiled: [0, 1], count: 3, first: 9, output: 1 }, // of one image: batch is 1 in plans
+  scaleAdd: { tiled: [0, 2, 3], count: 4, outputs: [3] },
+  sliceColumns: { tiled: [0, 1], count: 2, outputs: [1] },
+  addPrompt: { tiled: [0, 2, 3], count: 4, outputs: [3] },
+  gatherRows: { tiled: [1, 2], count: 3, outputs: [2] },
+  scatterRows: { tiled: [0, 1], count: 3, writesAll: 2, outputs: [2] },
+  route: { tiled: [0, 1], count: 3, first: 9, outputs: [1] }, // of one image: batch is 1 in plans
   quantize: quantiser,
   dequantize: quantiser,
   qdq: quantiser,
@@ -90,19 +91,20 @@ class Run {
     if (this.rows !== 0 && rows !== this.rows) return false;
     if (rows !== 0 && counts.some((elements) => elements % rows !== 0)) return false;
     const arrays = call.operands.map((o) => (ArrayBuffer.isView(o) ? o : null));
-    const output = arrays[kind.output]!;
+    const outputs = kind.outputs.map((i) => arrays[i]).filter((array) => array !== null);
     for (const [i, array] of arrays.entries()) {
       const before = array && this.#written.get(array.buffer);
       if (!before) continue;
       const same = before.byteOffset === array.byteOffset && before.length === array.length;
       if (!kind.tiled.includes(i) || !same) return false;
     }
-    if (output.byteOffset !== 0 || this.#readWhole.has(output.buffer)) return false;
+    if (outputs.some((o) => o.byteOffset !== 0 || this.#readWhole.has(o.buffer))) return false;
     if (kind.elements) this.#elements.push(count);
     this.rows = rows;
-    this.#written.set(output.buffer, output);
+    for (const output of outputs) this.#written.set(output.buffer, output);
     arrays.forEach((array, i) => {
-      if (array && i !== kind.output && !kind.tiled.includes(i)) this.#readWhole.add(array.buffer);
+      if (array && !kind.outputs.includes(i) && !kind.tiled.includes(i))
+        this.#readWhole.add(array.buffer);
     });
     if (kind.writesAll !== undefined) this.closed = true;
     return true;

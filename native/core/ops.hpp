@@ -15,6 +15,7 @@
 // that no kernel has to.
 #pragma once
 #include "ops/products.hpp"
+#include "ops/fused.hpp"
 #include "ops/rows.hpp"
 #include "ops/sequence.hpp"
 #include "ops/quantisers.hpp"
@@ -27,7 +28,7 @@ namespace spr2q {
   X(linear, Linear) X(pack_linear, PackLinear) X(packed_linear, PackedLinear)              \
   X(linear_grad_input, LinearGradInput) X(linear_grad_weight, LinearGradWeight)            \
   X(coded_linear, CodedLinear) X(pack_coded_linear, PackCodedLinear)                       \
-  X(packed_coded_linear, PackedCodedLinear)                                                \
+  X(packed_coded_linear, PackedCodedLinear) X(fused_coded_linear, FusedCodedLinear)        \
   X(conv2d, Conv2d) X(conv2d_grad_input, Conv2dGradInput)                                  \
   X(conv2d_grad_weight, Conv2dGradWeight) X(depthwise_conv, DepthwiseConv)                 \
   X(depthwise_conv_grad_input, DepthwiseConvGradInput)                                     \

@@ -3,8 +3,7 @@
 // grid in registers, columns read their offsets from a repeated pattern (sweep.hpp). Gradients of
 // bounds are summed in float lanes over at most kSumBlock elements, then in double over blocks and
 // chunks in order.
-#include "../core/grid.hpp"
-#include "sweep.hpp"
+#include "levels.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
@@ -12,21 +11,6 @@ namespace {
 
 // Elements summed in float lanes before they go to a double: 256 per lane with AVX-512.
 constexpr int64_t kSumBlock = 4096;
-constexpr float kAboveHalf = 0.50000006f;  // the least float above 1/2
-
-// A Grid in vectors; the lower bound travels apart, as columns have their own.
-struct Levels {
-  VecF step, inverse, levels;
-  explicit Levels(const Grid& grid)
-      : step(splat(grid.step)), inverse(splat(grid.inverse)), levels(splat(grid.levels)) {}
-  VecF unclipped(VecF x, VecF lower) const { return (x - lower) * inverse; }
-  // min and max return their second operand for NaN: it falls on code 0, as Grid has it.
-  VecF position(VecF x, VecF lower) const {
-    return min(max(unclipped(x, lower), splat(0.0f)), levels);
-  }
-  VecF code(VecF x, VecF lower) const { return round_even(position(x, lower)); }
-  VecF value(VecF code, VecF lower) const { return fma(step, code, lower); }
-};
 
 static inline int64_t row_grain(int64_t columns) {
   return columns < kSweepGrain ? kSweepGrain / columns : 1;
@@ -172,14 +156,14 @@ static void column_grad(const QdqGrad& a) {
 void quantize(const Quantize& a) {
   const float* x = a.x.data;
   uint8_t* codes = a.codes.data;
-  if (a.bits == 1) {  // 1/2 itself rounds to the even 0, and so does NaN
+  if (a.bits == 1) {
     each_vector(a, [=](int64_t i, auto lanes, VecF lower, const Levels& levels) {
-      lanes.store_flags(codes + i, levels.unclipped(lanes.load(x + i), lower), splat(kAboveHalf));
+      store_codes_of<true>(lanes, codes + i, lanes.load(x + i), lower, levels);
     });
     return;
   }
   each_vector(a, [=](int64_t i, auto lanes, VecF lower, const Levels& levels) {
-    lanes.store_codes(codes + i, levels.position(lanes.load(x + i), lower));
+    store_codes_of<false>(lanes, codes + i, lanes.load(x + i), lower, levels);
   });
 }
 
