@@ -76,7 +76,7 @@ export interface NativeBinding {
     codes: U8 | null, moreLower: F32 | null, moreUpper: F32 | null, moreCodes: U8 | null,
     rows: number, inputs: number, outputs: number, xBits: number, weightBits: number,
     gelu: number, kept: number, first: number, bits: number, granularity: number,
-    moreBits: number, moreGranularity: number, factor: number,
+    moreBits: number, moreGranularity: number, streamed: number, factor: number,
   ): void;
   conv2d(
     x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,

@@ -9,7 +9,7 @@ import { Graph, type TracedCall } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
-import { fuseCodedLinears } from "./fuse.ts";
+import { fuseCodedLinears, STREAMED } from "./fuse.ts";
 import { gateGathered, isArray, packWeights } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 
@@ -61,6 +61,8 @@ interface Tile {
   readonly lives: Map<ArrayBuffer, Life>;
   /** Values that are copied to the arena at the end of a tile. */
   readonly exported: readonly ArrayBuffer[];
+  /** Fused layers that write their result to the arena themselves, past the caches. */
+  readonly streaming: ReadonlySet<TracedCall>;
   readonly rows: number;
   readonly bytes: number;
 }
@@ -74,8 +76,13 @@ function tileOf(
 ): Tile {
   const lives = new Map<ArrayBuffer, Life>();
   const exported: ArrayBuffer[] = [];
+  const streaming = new Set<TracedCall>();
   const perRow = (b: ArrayBufferLike): number => b.byteLength / segment.rows;
   const outside = new Set<ArrayBufferLike>();
+  const readAgain = (buffer: ArrayBuffer, at: number): boolean =>
+    calls
+      .slice(at + 1, segment.last + 1)
+      .some((call) => call.operands.some((o) => isArray(o) && o.buffer === buffer));
   for (let at = segment.first; at <= segment.last; at++) {
     const kind = segment.rows ? rowWise(calls[at])! : null;
     for (const i of kind?.tiled ?? []) {
@@ -86,7 +93,15 @@ function tileOf(
       const leaves = !within(buffer);
       if (life) life.last = Math.max(life.last, at);
       else if (!leaves) lives.set(buffer, { bytes: 0, first: at, last: at, offset: 0 });
-      else if (kind?.outputs.includes(i) && streams(buffer)) {
+      else if (
+        STREAMED.y === i &&
+        calls[at].op === STREAMED.op &&
+        streams(buffer) &&
+        !readAgain(buffer, at)
+      ) {
+        streaming.add(calls[at]);
+        outside.add(buffer);
+      } else if (kind?.outputs.includes(i) && streams(buffer) && !(operand instanceof Uint8Array)) {
         exported.push(buffer);
         lives.set(buffer, { bytes: 0, first: at, last: segment.last + 1, offset: 0 });
       } else outside.add(buffer);
@@ -101,7 +116,7 @@ function tileOf(
       { ...life, bytes: roundUp(perRow(buffer) * rows, ALIGNMENT) },
     ]),
   );
-  return { lives: sized, exported, rows, bytes: placeBuffers(sized.values()) };
+  return { lives: sized, exported, streaming, rows, bytes: placeBuffers(sized.values()) };
 }
 
 /** Encodes `calls`, whose first value is `input` and whose last is `output`; see native/engine. */
@@ -173,6 +188,7 @@ export function encode(
       code.push(opIndex.get(call.op)!, kind?.count ?? -1, kind?.first ?? -1);
       call.operands.forEach((operand, i) => {
         if (operand === null) code.push(PLACE.absent, 0, 0, 0);
+        else if (i === STREAMED.flag && tile.streaming.has(call)) code.push(1);
         else if (!isArray(operand)) code.push(i === kind?.count ? operand / rows : operand);
         else {
           const perRow = kind?.tiled.includes(i) ? operand.length / rows : 0;

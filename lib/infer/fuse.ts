@@ -7,6 +7,9 @@ import type { Operand, TracedCall } from "../autograd.ts";
 import type { NativeArray } from "../tensor.ts";
 import { isArray } from "./rewrite.ts";
 
+/** Positions of the result and of its flag for stores past the caches among the operands. */
+export const STREAMED = { op: "fusedCodedLinear", y: 5, flag: 26 } as const;
+
 /** Outputs of a fused layer, at most (kMostFused of native/core/ops/fused.hpp). */
 const MOST_OUTPUTS = 256;
 
@@ -100,7 +103,7 @@ function chainAt(
     chain.kept = chain.value;
     chain.keptColumns = out;
   }
-  return chain.parts.length > 1 ? chain : null;
+  return chain;
 }
 
 /** Adds slice, norm and quantisers to a chain whose values are complete, where they follow. */
@@ -197,7 +200,7 @@ function fusedCall(product: TracedCall, chain: Chain): TracedCall {
       ...[x, packed, added, scale, residual, kept, norm?.[0] ?? null, norm?.[1] ?? null],
       ...[lower, upper, codes, moreLower, moreUpper, moreCodes, ...sizes],
       ...[chain.gelu ? 1 : 0, chain.keptColumns, chain.first],
-      ...[bits, granularity, moreBits, moreGranularity, chain.factor],
+      ...[bits, granularity, moreBits, moreGranularity, 0, chain.factor],
     ],
   };
 }

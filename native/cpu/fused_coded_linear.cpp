@@ -1,6 +1,7 @@
 // A coded linear layer and what follows it on each token, as in native/ops/fused_coded_linear.cpp:
 // a few rows at a time go from codes to codes without leaving the first cache. Every step is the
 // loop of the op that it stands for (code_product, gelu, norm_rows, levels), so the bits are theirs.
+#include "../core/stream.hpp"
 #include "code_product.hpp"
 #include "gelu.hpp"
 #include "levels.hpp"
@@ -20,6 +21,18 @@ static_assert(kBlockRows % kTileRows == 0, "a block is whole tiles");
 // is worked on. The machine's own prefetching does not see through such short bursts.
 static inline void fetch(const F32& x, int64_t begin, int64_t n) {
   for (int64_t i = 0; x && i < n; i += kLine) __builtin_prefetch(x.data + begin + i);
+}
+
+// Columns of a block, from `first` on.
+struct Columns {
+  const float* x;
+  int64_t width, first;
+};
+static inline void copy_columns(const Columns& from, int64_t rows, int64_t count, float* to) {
+  for (int64_t r = 0; r < rows; ++r, to += count) {
+    const float* row = from.x + r * from.width + from.first;
+    sweep(0, count, [=](int64_t i, auto lanes) { lanes.store(to + i, lanes.load(row + i)); });
+  }
 }
 
 // The quantiser of one output, its offsets repeated to whole vectors where columns have their own.
@@ -78,7 +91,7 @@ void fused_coded_linear(const FusedCodedLinear& a) {
                                 a.more_granularity, a.more_bits, kMoreOffsets);
       }
       float* v = scratch<float>(kBlock, kBlockRows * out);
-      float* normed = scratch<float>(kNormed, kBlockRows * columns);
+      float* normed = scratch<float>(kNormed, kBlockRows * out);
       for (int64_t row = begin; row < end; row += kBlockRows) {
         const int64_t rows = end - row < kBlockRows ? end - row : kBlockRows, n = rows * out;
         fetch(a.added, row * out + n, n);
@@ -106,20 +119,20 @@ void fused_coded_linear(const FusedCodedLinear& a) {
           });
         }
         if (a.y) {
-          for (int64_t r = 0; r < rows; ++r) {
-            const float* from = v + r * out;
-            float* to = a.y.data + (row + r) * a.kept;
-            sweep(0, a.kept, [=](int64_t i, auto lanes) { lanes.store(to + i, lanes.load(from + i)); });
+          const float* head = v;
+          if (a.kept < out) {
+            copy_columns({v, out, 0}, rows, a.kept, normed);
+            head = normed;
           }
+          uint8_t* to = reinterpret_cast<uint8_t*>(a.y.data + row * a.kept);
+          const int64_t bytes = rows * a.kept * static_cast<int64_t>(sizeof(float));
+          if (a.streamed) stream(to, reinterpret_cast<const uint8_t*>(head), bytes);
+          else std::memcpy(to, head, static_cast<size_t>(bytes));
         }
         if (!count) continue;
         const float* x = v;
         if (a.first) {  // the columns that stay, side by side
-          for (int64_t r = 0; r < rows; ++r) {
-            const float* from = v + r * out + a.first;
-            float* to = normed + r * columns;
-            sweep(0, columns, [=](int64_t i, auto lanes) { lanes.store(to + i, lanes.load(from + i)); });
-          }
+          copy_columns({v, out, a.first}, rows, columns, normed);
           x = normed;
         }
         if (a.norm_weight) {
@@ -132,6 +145,7 @@ void fused_coded_linear(const FusedCodedLinear& a) {
           code_values(coders[i], x, rows * columns, coders[i].codes + row * columns);
         }
       }
+      if (a.streamed) stream_fence();
     });
   });
 }

@@ -5,12 +5,9 @@
 #include <cstring>
 #include <type_traits>
 
-#if defined(__x86_64__)
-#include <emmintrin.h>
-#endif
-
 #include "../core/arena.hpp"
 #include "../core/pool.hpp"
+#include "../core/stream.hpp"
 
 namespace spr2q {
 namespace {
@@ -178,25 +175,6 @@ struct Segment {
   }
 };
 
-// Copies past the caches: what is written so is read back much later, and the lines that it covers
-// are not fetched first. Unlike a plain copy it needs a fence before others may look.
-void stream(uint8_t* to, const uint8_t* from, int64_t bytes) {
-#if defined(__x86_64__)
-  const int64_t head = -reinterpret_cast<intptr_t>(to) & 15;
-  if (head < bytes) {
-    std::memcpy(to, from, static_cast<size_t>(head));
-    int64_t at = head;
-    for (; at + 16 <= bytes; at += 16) {
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + at),
-                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
-    }
-    std::memcpy(to + at, from + at, static_cast<size_t>(bytes - at));
-    return;
-  }
-#endif
-  std::memcpy(to, from, static_cast<size_t>(bytes));
-}
-
 // Behind the calls of one tile (backend == nullptr: checked, not run).
 const double* run_tile(const Backend* backend, const double* code, const double* end,
                        int64_t calls, const Places& places, const char*& problem,
@@ -229,9 +207,7 @@ void run_segment(const Backend& backend, const double* code, const double* end, 
       stream(places.arena.data + static_cast<int64_t>(e[1]) + begin * row_bytes,
              mine.tile.data + static_cast<int64_t>(e[0]), (finish - begin) * row_bytes);
     }
-#if defined(__x86_64__)
-    if (segment.exports) _mm_sfence();
-#endif
+    if (segment.exports) stream_fence();
   });
 }
 

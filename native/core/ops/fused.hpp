@@ -12,6 +12,7 @@ namespace spr2q {
 //   v = v + added(rows,out);  v = scale(out) * residual(rows,out) + v
 //   y(rows,kept) = the first `kept` columns of v
 //   n = columns first ... out-1 of v; n = layer_norm(n) with norm_weight, norm_bias (out - first)
+//     (streamed != 0: y goes past the caches, for readers that come much later)
 //   codes, more_codes (rows, out - first) = quantize(n), kTensor or kColumn, each with its bounds
 struct FusedCodedLinear {
   U8 x, packed;
@@ -20,11 +21,12 @@ struct FusedCodedLinear {
   F32 more_lower, more_upper;
   U8 more_codes;
   int64_t rows, in, out, x_bits, weight_bits, gelu, kept, first, bits, granularity, more_bits,
-      more_granularity;
+      more_granularity, streamed;
   double factor;
   SPR2Q_FIELDS(x, packed, added, scale, residual, y, norm_weight, norm_bias, lower, upper, codes,
                more_lower, more_upper, more_codes, rows, in, out, x_bits, weight_bits, gelu, kept,
-               first, bits, granularity, more_bits, more_granularity, factor)
+               first, bits, granularity, more_bits, more_granularity,
+               streamed, factor)
   const char* check() const {
     SPR2Q_NEED(rows >= 0 && in > 0 && out > 0 && out <= kMostFused);
     SPR2Q_NEED(x_bits >= 1 && x_bits <= 8 && weight_bits >= 1 && weight_bits <= 8);
