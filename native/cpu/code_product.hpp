@@ -314,38 +314,45 @@ struct PackedCodes {
   int64_t rows;
 };
 
-// Rows [begin, end) of y(rows,out), `y` being that of row `begin`. Rows of x are read in place, in
-// whole steps; the bytes past a row's end meet weight 0. A tile whose last step would leave the
-// tensor is copied first, and so is every tile whose codes are widened. `slot`: of the thread.
+// The rows of one tile, `valid` from `row` on. They are read in place, in whole steps; the bytes past
+// a row's end meet weight 0. A tile whose last step would leave the tensor is copied first, and so
+// is every tile whose codes are widened. `slot`: of the thread.
+template <class Dot>
+static inline Rows<typename Dot::Input> rows_of(const Plan& plan, const PackedCodes& a, int64_t row,
+                                                int64_t valid, int slot) {
+  typedef typename Dot::Input Input;
+  const int64_t copy_step = plan.steps * Dot::kCodes;
+  const uint8_t* x = a.x + row * plan.in;
+  const bool leaves = (row + valid - 1) * plan.in + copy_step > a.rows * plan.in;
+  const bool copied = leaves || sizeof(Input) > 1;
+  Rows<Input> rows;
+  rows.valid = valid;
+  const uint8_t* from[kTileRows];
+  for (int r = 0; r < kTileRows; ++r) from[r] = x + (r < valid ? r : valid - 1) * plan.in;
+  int32_t totals[kTileRows];
+  code_totals(from, plan.in, totals);
+  for (int r = 0; r < kTileRows; ++r) {
+    rows.starts[r] = plan.weight_offset * totals[r];
+    rows.totals[r] = static_cast<float>(totals[r]);
+    rows.codes[r] = reinterpret_cast<const Input*>(from[r]);
+  }
+  Input* copy = copied ? scratch<Input>(slot, kTileRows * copy_step) : nullptr;
+  for (int r = 0; copied && r < kTileRows; ++r) {
+    rows.codes[r] = copy + r * copy_step;
+    for (int64_t i = 0; i < copy_step; ++i) {
+      copy[r * copy_step + i] = i < plan.in ? static_cast<Input>(from[r][i]) : Input(0);
+    }
+  }
+  return rows;
+}
+
+// Rows [begin, end) of y(rows,out), `y` being that of row `begin`.
 template <class Dot, bool kAhead>
 static inline void product_rows(const Plan& plan, const PackedCodes& a, int64_t begin, int64_t end,
                                 float* y, int slot) {
-  typedef typename Dot::Input Input;
-  const int64_t copy_step = plan.steps * Dot::kCodes;
   for (int64_t row = begin; row < end; row += kTileRows, y += kTileRows * plan.out) {
     const int64_t valid = end - row < kTileRows ? end - row : kTileRows;
-    const uint8_t* x = a.x + row * plan.in;
-    const bool leaves = (row + valid - 1) * plan.in + copy_step > a.rows * plan.in;
-    const bool copied = leaves || sizeof(Input) > 1;
-    Rows<Input> rows;
-    rows.valid = valid;
-    const uint8_t* from[kTileRows];
-    for (int r = 0; r < kTileRows; ++r) from[r] = x + (r < valid ? r : valid - 1) * plan.in;
-    int32_t totals[kTileRows];
-    code_totals(from, plan.in, totals);
-    for (int r = 0; r < kTileRows; ++r) {
-      rows.starts[r] = plan.weight_offset * totals[r];
-      rows.totals[r] = static_cast<float>(totals[r]);
-      rows.codes[r] = reinterpret_cast<const Input*>(from[r]);
-    }
-    Input* copy = copied ? scratch<Input>(slot, kTileRows * copy_step) : nullptr;
-    for (int r = 0; copied && r < kTileRows; ++r) {
-      rows.codes[r] = copy + r * copy_step;
-      for (int64_t i = 0; i < copy_step; ++i) {
-        copy[r * copy_step + i] = i < plan.in ? static_cast<Input>(from[r][i]) : Input(0);
-      }
-    }
-    tile<Dot, kAhead>(plan, rows, y);
+    tile<Dot, kAhead>(plan, rows_of<Dot>(plan, a, row, valid, slot), y);
   }
 }
 

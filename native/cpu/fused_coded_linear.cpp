@@ -3,6 +3,7 @@
 // loop of the op that it stands for (code_product, gelu, norm_rows, levels), so the bits are theirs.
 #include "../core/stream.hpp"
 #include "code_product.hpp"
+#include "fused_tile.hpp"
 #include "gelu.hpp"
 #include "levels.hpp"
 #include "norm_rows.hpp"
@@ -13,7 +14,7 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 768;
 constexpr int64_t kBlockRows = 8;  // whole tiles of the product, quads of the norm and patterns
-enum Slot { kCopy, kScales, kOffsets, kMoreOffsets, kBlock, kNormed };  // of a thread
+enum Slot { kCopy, kScales, kOffsets, kMoreOffsets, kBlock, kNarrow, kTileOffsets, kMoreTileOffsets };
 
 static_assert(kBlockRows % kTileRows == 0, "a block is whole tiles");
 
@@ -72,82 +73,166 @@ static inline void code_values(const Coder& coder, const float* x, int64_t n, ui
   else code_values<false>(coder, x, n, to);
 }
 
+// The quantisers of `a`, for the thread that runs a task.
+struct Coders {
+  Coder list[2];
+  int count = 0;
+  explicit Coders(const FusedCodedLinear& a) {
+    const int64_t columns = a.out - a.first;
+    if (a.codes) {
+      list[count++] = coder(a.lower, a.upper, a.codes, columns, a.granularity, a.bits, kOffsets);
+    }
+    if (a.more_codes) {
+      list[count++] = coder(a.more_lower, a.more_upper, a.more_codes, columns, a.more_granularity,
+                            a.more_bits, kMoreOffsets);
+    }
+  }
+};
+
+// The steps on values, on the block v(rows,out) that begins with `row`.
+static inline void change_values(const FusedCodedLinear& a, const Pattern& scales, int64_t row,
+                                 int64_t rows, float* v) {
+  const int64_t n = rows * a.out;
+  if (a.gelu) {
+    sweep(0, n, [=](int64_t i, auto lanes) { lanes.store(v + i, gelu_of(lanes.load(v + i))); });
+  }
+  if (a.factor != 1) {
+    const VecF factor = splat(static_cast<float>(a.factor));
+    sweep(0, n, [=](int64_t i, auto lanes) { lanes.store(v + i, factor * lanes.load(v + i)); });
+  }
+  if (a.added) {
+    const float* added = a.added.data + row * a.out;
+    sweep(0, n, [=](int64_t i, auto lanes) {
+      lanes.store(v + i, lanes.load(v + i) + lanes.load(added + i));
+    });
+  }
+  if (a.residual) {
+    const float* residual = a.residual.data + row * a.out;
+    sweep_pattern(scales.size, 0, n, [=](int64_t i, int64_t j, auto lanes) {
+      lanes.store(v + i, fma(load(scales.data + j), lanes.load(residual + i), lanes.load(v + i)));
+    });
+  }
+}
+
+// The steps behind them: y, norm and codes of the block.
+static inline void finish(const FusedCodedLinear& a, const Coders& coders, const RowShape& shape,
+                          int64_t row, int64_t rows, float* v) {
+  const int64_t columns = a.out - a.first;
+  float* narrow = scratch<float>(kNarrow, kBlockRows * a.out);
+  if (a.y) {
+    const float* head = v;
+    if (a.kept < a.out) {
+      copy_columns({v, a.out, 0}, rows, a.kept, narrow);
+      head = narrow;
+    }
+    uint8_t* to = reinterpret_cast<uint8_t*>(a.y.data + row * a.kept);
+    const int64_t bytes = rows * a.kept * static_cast<int64_t>(sizeof(float));
+    if (a.streamed) stream(to, reinterpret_cast<const uint8_t*>(head), bytes);
+    else std::memcpy(to, head, static_cast<size_t>(bytes));
+  }
+  if (!coders.count) return;
+  float* x = v;
+  if (a.first) {  // the columns that go on, side by side
+    copy_columns({v, a.out, a.first}, rows, columns, narrow);
+    x = narrow;
+  }
+  if (a.norm_weight) {
+    const F32 view = {x, rows * columns};
+    normalise_rows({view, a.norm_weight, a.norm_bias, view, rows, columns}, shape, 0, rows);
+  }
+  for (int i = 0; i < coders.count; ++i) {
+    const Coder& coder = coders.list[i];
+    code_values(coder, x, rows * columns, coder.codes + row * columns);
+  }
+}
+
+// Calls body(row, rows) for the blocks of all rows, the operands of the next one on their way.
+template <class Prepare>
+static inline void each_block(const FusedCodedLinear& a, Prepare prepare) {
+  parallel_for(a.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    auto body = prepare();
+    for (int64_t row = begin; row < end; row += kBlockRows) {
+      const int64_t rows = end - row < kBlockRows ? end - row : kBlockRows, n = rows * a.out;
+      fetch(a.added, row * a.out + n, n);
+      fetch(a.residual, row * a.out + n, n);
+      body(row, rows);
+    }
+    if (a.streamed) stream_fence();
+  });
+}
+
+#if defined(__AVX512F__)
+// `count` values, padded to the vectors of a row.
+static const float* padded_row(const float* values, int64_t count, bool repeated, int slot) {
+  float* row = scratch<float>(slot, kMostVectors * kLanes);
+  for (int i = 0; i < kMostVectors * kLanes; ++i) {
+    row[i] = repeated ? values[0] : i < count ? values[i] : 0.0f;
+  }
+  return row;
+}
+
+static void run_tiles(const FusedCodedLinear& a) {
+  const RowShape row_of_out = row_shape(a.out), shape = row_shape(a.out - a.first);
+  const bool whole_lines = row_of_out.last == kLanes && reinterpret_cast<uintptr_t>(a.y.data) % 64 == 0;
+  const bool in_registers = a.first == 0 && (!a.y || (a.kept == a.out && (!a.streamed || whole_lines)));
+  with_dot(a, [&](const Plan& plan, auto dot) {
+    typedef decltype(dot) Dot;
+    const PackedCodes codes = {a.x.data, a.rows};
+    each_block(a, [&] {
+      const Coders coders(a);
+      TileChain chain = {a.added.data, nullptr, a.residual.data, a.y.data, nullptr, nullptr, {}, 0,
+                         a.gelu != 0, a.factor != 1, a.streamed != 0,
+                         static_cast<float>(a.factor), row_of_out};
+      if (a.residual) chain.scale = padded_row(a.scale.data, a.out, false, kScales);
+      if (in_registers) {
+        chain.norm_weight = a.norm_weight.data;
+        chain.norm_bias = a.norm_bias.data;
+        const auto add_coder = [&](const F32& lower, int64_t granularity, int slot) {
+          const Coder& coder = coders.list[chain.coder_count];
+          chain.coders[chain.coder_count++] = {
+              coder.codes, coder.levels,
+              padded_row(lower.data, a.out, granularity != kColumn, slot), coder.binary};
+        };
+        if (a.codes) add_coder(a.lower, a.granularity, kTileOffsets);
+        if (a.more_codes) add_coder(a.more_lower, a.more_granularity, kMoreTileOffsets);
+      }
+      float* v = scratch<float>(kBlock, kBlockRows * a.out);
+      return [&a, &plan, codes, coders, chain, shape, in_registers, v](int64_t row, int64_t rows) mutable {
+        if (!in_registers) {
+          chain.y = v - row * a.out;
+          chain.past_caches = false;
+        }
+        chain_rows<Dot>(chain, plan, rows_of<Dot>(plan, codes, row, rows, kCopy), row);
+        if (!in_registers) finish(a, coders, shape, row, rows, v);
+      };
+    });
+  });
+}
+#endif
+
+static void run_blocks(const FusedCodedLinear& a) {
+  const RowShape shape = row_shape(a.out - a.first);
+  with_product<false>(a, kCopy, [&](auto product) {
+    each_block(a, [&] {
+      const Coders coders(a);
+      const Pattern scales = a.residual ? repeat(a.scale.data, a.out, kScales) : Pattern{};
+      float* v = scratch<float>(kBlock, kBlockRows * a.out);
+      return [=, &a](int64_t row, int64_t rows) {
+        product(row, row + rows, v);
+        change_values(a, scales, row, rows, v);
+        finish(a, coders, shape, row, rows, v);
+      };
+    });
+  });
+}
+
 }  // namespace
 
 void fused_coded_linear(const FusedCodedLinear& a) {
-  const int64_t out = a.out, columns = a.out - a.first;
-  const float factor = static_cast<float>(a.factor);
-  const RowShape shape = row_shape(columns);
-  with_product<false>(a, kCopy, [&](auto product) {
-    parallel_for(a.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      const Pattern scales = a.residual ? repeat(a.scale.data, out, kScales) : Pattern{};
-      Coder coders[2];
-      int count = 0;
-      if (a.codes) {
-        coders[count++] = coder(a.lower, a.upper, a.codes, columns, a.granularity, a.bits, kOffsets);
-      }
-      if (a.more_codes) {
-        coders[count++] = coder(a.more_lower, a.more_upper, a.more_codes, columns,
-                                a.more_granularity, a.more_bits, kMoreOffsets);
-      }
-      float* v = scratch<float>(kBlock, kBlockRows * out);
-      float* normed = scratch<float>(kNormed, kBlockRows * out);
-      for (int64_t row = begin; row < end; row += kBlockRows) {
-        const int64_t rows = end - row < kBlockRows ? end - row : kBlockRows, n = rows * out;
-        fetch(a.added, row * out + n, n);
-        fetch(a.residual, row * out + n, n);
-        product(row, row + rows, v);
-        if (a.gelu) {
-          sweep(0, n, [=](int64_t i, auto lanes) { lanes.store(v + i, gelu_of(lanes.load(v + i))); });
-        }
-        if (a.factor != 1) {
-          sweep(0, n, [=](int64_t i, auto lanes) {
-            lanes.store(v + i, splat(factor) * lanes.load(v + i));
-          });
-        }
-        if (a.added) {
-          const float* added = a.added.data + row * out;
-          sweep(0, n, [=](int64_t i, auto lanes) {
-            lanes.store(v + i, lanes.load(v + i) + lanes.load(added + i));
-          });
-        }
-        if (a.residual) {
-          const float* residual = a.residual.data + row * out;
-          sweep_pattern(scales.size, 0, n, [=](int64_t i, int64_t j, auto lanes) {
-            lanes.store(v + i, fma(load(scales.data + j), lanes.load(residual + i),
-                                   lanes.load(v + i)));
-          });
-        }
-        if (a.y) {
-          const float* head = v;
-          if (a.kept < out) {
-            copy_columns({v, out, 0}, rows, a.kept, normed);
-            head = normed;
-          }
-          uint8_t* to = reinterpret_cast<uint8_t*>(a.y.data + row * a.kept);
-          const int64_t bytes = rows * a.kept * static_cast<int64_t>(sizeof(float));
-          if (a.streamed) stream(to, reinterpret_cast<const uint8_t*>(head), bytes);
-          else std::memcpy(to, head, static_cast<size_t>(bytes));
-        }
-        if (!count) continue;
-        const float* x = v;
-        if (a.first) {  // the columns that stay, side by side
-          copy_columns({v, out, a.first}, rows, columns, normed);
-          x = normed;
-        }
-        if (a.norm_weight) {
-          const int64_t size = rows * columns;
-          normalise_rows({{const_cast<float*>(x), size}, a.norm_weight, a.norm_bias, {normed, size},
-                          rows, columns}, shape, 0, rows);
-          x = normed;
-        }
-        for (int i = 0; i < count; ++i) {
-          code_values(coders[i], x, rows * columns, coders[i].codes + row * columns);
-        }
-      }
-      if (a.streamed) stream_fence();
-    });
-  });
+#if defined(__AVX512F__)
+  if (!is_binary(a) && a.out <= kMostVectors * kLanes) return run_tiles(a);
+#endif
+  run_blocks(a);
 }
 
 }  // namespace SPR2Q_ISA

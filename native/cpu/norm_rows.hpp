@@ -101,48 +101,58 @@ static inline void spread(VecF a, VecF (&to)[kQuad]) {
   to[3] = {_mm512_shuffle_f32x4(a.v, a.v, 0xff)};
 }
 
-template <int kVectors, bool kTail>
-static void normalise_quads(const LayerNorm& a, const RowShape& shape, int64_t begin, int64_t end) {
-  constexpr int N = kVectors;
+// Four rows in registers, each of N vectors whose lanes beyond the row are 0, normalised in place.
+template <int N, bool kTail>
+static inline void normalise_quad(VecF (&x)[kQuad][N], const float* weight, const float* bias,
+                                  const RowShape& shape) {
   const VecF share = splat(1.0f / static_cast<float>(shape.channels));
-  const float *weight = a.weight.data, *bias = a.bias.data;
+  VecF centre[kQuad], part[kQuad];
+#pragma GCC unroll 4
+  for (int r = 0; r < kQuad; ++r) {
+    part[r] = splat(0.0f);
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) part[r] = part[r] + x[r][i];
+  }
+  spread(sums_of_four(part[0], part[1], part[2], part[3]) * share, centre);
+#pragma GCC unroll 4
+  for (int r = 0; r < kQuad; ++r) {
+    part[r] = splat(0.0f);
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) {
+      x[r][i] = x[r][i] - centre[r];
+      if (kTail && i == N - 1) x[r][i] = x[r][i] * shape.mask;
+      part[r] = fma(x[r][i], x[r][i], part[r]);
+    }
+  }
+  const VecF variance = sums_of_four(part[0], part[1], part[2], part[3]) * share;
+  VecF reciprocal[kQuad];
+  spread(splat(1.0f) / sqrt(variance + splat(kEpsilon)), reciprocal);
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i) {
+    const VecF slope = load_vector<kTail>(weight, i, N, shape);
+    const VecF offset = load_vector<kTail>(bias, i, N, shape);
+#pragma GCC unroll 4
+    for (int r = 0; r < kQuad; ++r) x[r][i] = fma(x[r][i] * reciprocal[r], slope, offset);
+  }
+}
+
+template <int N, bool kTail>
+static void normalise_quads(const LayerNorm& a, const RowShape& shape, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; row += kQuad) {
-    VecF x[kQuad][N], centre[kQuad], part[kQuad];
-    const float* from[kQuad];
+    VecF x[kQuad][N];
 #pragma GCC unroll 4
     for (int r = 0; r < kQuad; ++r) {
-      from[r] = a.x.data + (row + r < end ? row + r : end - 1) * shape.channels;
-      part[r] = splat(0.0f);
+      const float* from = a.x.data + (row + r < end ? row + r : end - 1) * shape.channels;
 #pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) {
-        x[r][i] = load_vector<kTail>(from[r], i, N, shape);
-        part[r] = part[r] + x[r][i];
-      }
+      for (int i = 0; i < N; ++i) x[r][i] = load_vector<kTail>(from, i, N, shape);
     }
-    spread(sums_of_four(part[0], part[1], part[2], part[3]) * share, centre);
-#pragma GCC unroll 4
-    for (int r = 0; r < kQuad; ++r) {
-      part[r] = splat(0.0f);
-#pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) {
-        x[r][i] = x[r][i] - centre[r];
-        if (kTail && i == N - 1) x[r][i] = x[r][i] * shape.mask;
-        part[r] = fma(x[r][i], x[r][i], part[r]);
-      }
-    }
-    const VecF variance = sums_of_four(part[0], part[1], part[2], part[3]) * share;
-    VecF reciprocal[kQuad];
-    spread(splat(1.0f) / sqrt(variance + splat(kEpsilon)), reciprocal);
+    normalise_quad<N, kTail>(x, a.weight.data, a.bias.data, shape);
 #pragma GCC unroll 4
     for (int r = 0; r < kQuad; ++r) {
       if (row + r >= end) break;
+      float* to = a.y.data + (row + r) * shape.channels;
 #pragma GCC unroll 4
-      for (int i = 0; i < N; ++i) {
-        store_vector<kTail>(a.y.data + (row + r) * shape.channels,
-                            fma(x[r][i] * reciprocal[r], load_vector<kTail>(weight, i, N, shape),
-                                load_vector<kTail>(bias, i, N, shape)),
-                            i, N, shape);
-      }
+      for (int i = 0; i < N; ++i) store_vector<kTail>(to, x[r][i], i, N, shape);
     }
   }
 }

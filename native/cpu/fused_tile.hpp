@@ -1,0 +1,151 @@
+// The fused coded linear layer where one tile of registers holds whole rows (AVX-512, at most 64
+// outputs): from the sums of products to the codes of the next layer nothing is stored in between.
+#pragma once
+#include "code_product.hpp"
+#include "gelu.hpp"
+#include "levels.hpp"
+#include "norm_rows.hpp"
+
+#if defined(__AVX512F__)
+
+namespace spr2q {
+namespace SPR2Q_ISA {
+namespace {
+
+constexpr int kMostVectors = 4;  // of a row that a tile can hold
+
+// The quantiser of one output: a lower bound for each lane of a row.
+struct TileCoder {
+  uint8_t* codes;
+  Levels levels;
+  const float* lower;  // padded to whole vectors
+  bool binary;
+};
+
+// What a tile does with its values; the fields of FusedCodedLinear that it needs, prepared.
+struct TileChain {
+  const float *added, *scale, *residual;  // scale padded to whole vectors
+  float* y;
+  const float *norm_weight, *norm_bias;
+  TileCoder coders[2];
+  int coder_count;
+  bool gelu, scaled, past_caches;
+  float factor;
+  RowShape shape;
+};
+
+template <bool kBinary, int R, int V, bool kTail>
+static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row,
+                             int64_t valid, const RowShape& shape) {
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    const VecF lower = load(coder.lower + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      if (r >= valid) break;
+      uint8_t* to = coder.codes + (row + r) * shape.channels + v * kLanes;
+      if (kTail && v == V - 1) store_codes_of<kBinary>(Part{shape.last}, to, value[r][v], lower, coder.levels);
+      else store_codes_of<kBinary>(Whole{}, to, value[r][v], lower, coder.levels);
+    }
+  }
+}
+
+// Rows [first, first + R) of the tile that begins with `row`. A function of its own, as tile_block.
+template <class Dot, int R, int V, bool kTail>
+__attribute__((noinline)) static void chain_tile(const TileChain& chain, const Plan& plan,
+                                                 const Rows<typename Dot::Input>& rows, int64_t row,
+                                                 int first) {
+  const RowShape& shape = chain.shape;
+  const int64_t valid = rows.valid - first;
+  VecI sum[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = splat_int(rows.starts[first + r]);
+  }
+  const auto* panel = static_cast<const typename Dot::Weight*>(plan.panel);
+  Dot::template accumulate<R, V>(sum, rows.codes + first, panel, plan.width * Dot::kCodes,
+                                 plan.steps, plan.safe_steps);
+  VecF value[R][V];
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    const VecF product_scale = load(plan.product_scale + v * kLanes);
+    const VecF total_scale = load(plan.total_scale + v * kLanes);
+    const VecF constant = load(plan.constant + v * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const VecF shift = fma(total_scale, splat(rows.totals[first + r]), constant);
+      value[r][v] = fma(product_scale, to_float(sum[r][v]), shift);
+    }
+  }
+  const auto each = [&](auto body) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const int64_t at = (row + first + (r < valid ? r : valid - 1)) * shape.channels;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) body(value[r][v], at, v);
+    }
+  };
+  if (chain.gelu) each([&](VecF& x, int64_t, int) { x = gelu_of(x); });
+  if (chain.scaled) each([&](VecF& x, int64_t, int) { x = splat(chain.factor) * x; });
+  if (chain.added) {
+    each([&](VecF& x, int64_t at, int v) {
+      x = x + load_vector<kTail>(chain.added + at, v, V, shape);
+    });
+  }
+  if (chain.residual) {
+    each([&](VecF& x, int64_t at, int v) {
+      x = fma(load(chain.scale + v * kLanes), load_vector<kTail>(chain.residual + at, v, V, shape), x);
+    });
+  }
+  if (chain.y) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      if (r >= valid) break;
+      float* to = chain.y + (row + first + r) * shape.channels;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        if (!kTail && chain.past_caches) _mm512_stream_ps(to + v * kLanes, value[r][v].v);
+        else store_vector<kTail>(to, value[r][v], v, V, shape);
+      }
+    }
+  }
+  if (chain.norm_weight) {
+#pragma GCC unroll 2
+    for (int q = 0; q < R / kQuad; ++q) {
+      VecF(&quad)[kQuad][V] = reinterpret_cast<VecF(&)[kQuad][V]>(value[q * kQuad]);
+      normalise_quad<V, kTail>(quad, chain.norm_weight, chain.norm_bias, shape);
+    }
+  }
+  for (int i = 0; i < chain.coder_count; ++i) {
+    const TileCoder& coder = chain.coders[i];
+    if (coder.binary) code_tile<true, R, V, kTail>(coder, value, row + first, valid, shape);
+    else code_tile<false, R, V, kTail>(coder, value, row + first, valid, shape);
+  }
+}
+
+template <class Dot, int V>
+static inline void chain_rows(const TileChain& chain, const Plan& plan,
+                              const Rows<typename Dot::Input>& rows, int64_t row) {
+  constexpr int R = V == 4 ? kTileRows / 2 : kTileRows;  // 24 or 16 sums beside the weights
+  for (int first = 0; first < rows.valid; first += R) {
+    if (chain.shape.last == kLanes) chain_tile<Dot, R, V, false>(chain, plan, rows, row, first);
+    else chain_tile<Dot, R, V, true>(chain, plan, rows, row, first);
+  }
+}
+template <class Dot>
+static inline void chain_rows(const TileChain& chain, const Plan& plan,
+                              const Rows<typename Dot::Input>& rows, int64_t row) {
+  switch (chain.shape.vectors) {
+    case 1: return chain_rows<Dot, 1>(chain, plan, rows, row);
+    case 2: return chain_rows<Dot, 2>(chain, plan, rows, row);
+    case 3: return chain_rows<Dot, 3>(chain, plan, rows, row);
+    default: return chain_rows<Dot, 4>(chain, plan, rows, row);
+  }
+}
+
+}  // namespace
+}  // namespace SPR2Q_ISA
+}  // namespace spr2q
+
+#endif  // __AVX512F__
