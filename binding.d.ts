@@ -168,7 +168,9 @@ export interface NativeBinding {
     logits: F32, pool: F32, gprompt: F32, glogits: F32, batch: number, tokens: number,
     count: number, states: number, mode: number, seed: number, tile: number, layer: number,
   ): void;
-  sortTokens(classes: I32, order: I32, batch: number, tokens: number, count: number): void;
+  sortTokens(
+    classes: I32, order: I32, inverse: I32 | null, batch: number, tokens: number, count: number,
+  ): void;
   addPrompt(
     c: F32, pool: F32, classes: I32, y: F32, rows: number, count: number, states: number,
   ): void;

@@ -10,7 +10,7 @@ import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
 import { fuseCodedLinears, STREAMED } from "./fuse.ts";
-import { gateGathered, isArray, packWeights } from "./rewrite.ts";
+import { gateGathered, gatherBehindScan, isArray, packWeights } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
@@ -126,7 +126,9 @@ export function encode(
   output: F32,
   fused: boolean,
 ): Encoded {
-  const calls = fused ? fuseCodedLinears(packWeights(gateGathered(traced))) : packWeights(traced);
+  const calls = fused
+    ? fuseCodedLinears(gatherBehindScan(gateGathered(packWeights(traced))))
+    : packWeights(traced);
   const segments = fused
     ? segmentsOf(calls)
     : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));

@@ -3,9 +3,10 @@
  * run time.
  */
 import { Graph, type Operand, type TracedCall } from "../autograd.ts";
-import { type F32, native, type U8 } from "../binding.ts";
+import { type F32, type I32, native, type U8 } from "../binding.ts";
 import { bytes, type NativeArray } from "../tensor.ts";
 import { roundUp } from "./arena.ts";
+import { rowWise } from "./segments.ts";
 
 /** Outputs of packed linear layers are padded to this many (native/core/ops/products.hpp). */
 const PACKED_WIDTH = 16;
@@ -75,3 +76,54 @@ export function gateGathered(calls: readonly TracedCall[]): TracedCall[] {
   });
   return result.filter((call) => !moved.has(call));
 }
+
+/**
+ * Rows that are scattered back into raster order behind a scan are gathered right behind it
+ * instead: the calls on each row in between then join those that follow, and one value of the
+ * image's size less is written and read.
+ */
+export function gatherBehindScan(calls: readonly TracedCall[]): TracedCall[] {
+  let done = [...calls];
+  for (let at = 0; at < done.length; at++) {
+    if (done[at].op === "scatterRows") done = unscattered(done, at) ?? done;
+  }
+  return done;
+}
+
+/** `calls` without the scatterRows at `end`, or null where that cannot be. */
+function unscattered(calls: readonly TracedCall[], end: number): TracedCall[] | null {
+  const [x, order, scattered, rows] = calls[end].operands as [F32, I32, F32, number];
+  const sort = calls.findLast(
+    (c, i) => i < end && c.op === "sortTokens" && same(c.operands[1], order),
+  );
+  const scan = calls.findLastIndex((c, i) => i < end && c.op === "selectiveScan");
+  if (!sort || scan < 0) return null;
+  const y = calls[scan].operands[8] as F32;
+  const sorted = new Set<ArrayBufferLike>([y.buffer]);
+  const isSorted = (operand: Operand): boolean => isArray(operand) && sorted.has(operand.buffer);
+  for (const [i, call] of calls.entries()) {
+    if (i <= scan || i === end || !call.operands.some(isSorted)) continue;
+    const kind = rowWise(call);
+    if (i > end || !kind || kind.writesAll !== undefined) return null;
+    const inputs = kind.tiled.filter((k) => !kind.outputs.includes(k));
+    if (!inputs.every((k) => call.operands[k] === null || isSorted(call.operands[k]))) return null;
+    for (const k of kind.outputs) sorted.add((call.operands[k] as NativeArray).buffer);
+  }
+  if (!isSorted(x)) return null;
+  const fresh = new Graph("tracing");
+  const inverse = fresh.ints(order.length);
+  const raster = fresh.floats(y.length);
+  const gather = [y, inverse, raster, rows, y.length / rows] as const;
+  const renamed = (operand: Operand): Operand =>
+    same(operand, y) ? raster : same(operand, scattered) ? x : operand;
+  return calls.flatMap((call, i): TracedCall[] => {
+    const { op, operands } = call;
+    if (call === sort) return [{ op, operands: operands.with(2, inverse) }];
+    if (i === scan) return [call, { op: "gatherRows", operands: gather }];
+    if (i === end) return [];
+    return i > scan ? [{ op, operands: operands.map(renamed) }] : [call];
+  });
+}
+
+const same = (a: Operand, b: Operand): boolean =>
+  isArray(a) && isArray(b) && a.buffer === b.buffer && a.byteOffset === b.byteOffset;

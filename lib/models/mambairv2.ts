@@ -190,14 +190,14 @@ function stateSpace(
     weights("assm.CPE.0.bias"),
     place,
   );
-  const order = sortTokens(g, routed.classes, batch, net.config.classes);
-  const u = ops.gatherRows(g, ops.sigmoidGate(g, v, gate), order);
   const pool = sites.promptPool(
     g,
     prefix,
     weights("assm.embeddingB.weight"),
     weights("embeddingA.weight"),
   );
+  const order = sortTokens(g, routed.classes, batch, net.config.classes);
+  const u = ops.gatherRows(g, ops.sigmoidGate(g, v, gate), order);
   // The prompt stays in raster order while u is sorted: the released weights need it.
   const y = sites.scan(g, prefix, u, weights, batch, (c) => addPrompt(g, c, pool, routed));
   return ops.scatterRows(g, linear("assm.out_proj", norm("assm.out_norm", y)), order);

@@ -67,7 +67,7 @@ export interface Routed {
 /** Stable order of each sample's tokens by class, as row indices of the whole batch. */
 export function sortTokens(g: Graph, classes: I32, batch: number, count: number): I32 {
   const order = g.ints(classes.length);
-  g.run("sortTokens", classes, order, batch, classes.length / batch, count);
+  g.run("sortTokens", classes, order, null, batch, classes.length / batch, count);
   return order;
 }
 

@@ -303,6 +303,10 @@ void sort_tokens(const SortTokens& a) {
       a.order.data[sample * a.tokens + (*at)++] = static_cast<int32_t>(sample * a.tokens + n);
     });
   });
+  if (!a.inverse) return;
+  parallel_for(a.batch * a.tokens, kTokensPerRun, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) a.inverse.data[a.order.data[i]] = static_cast<int32_t>(i);
+  });
 }
 
 void add_prompt(const AddPrompt& a) {

@@ -77,6 +77,9 @@ void sort_tokens(const SortTokens& a) {
       }
     }
   }
+  for (int64_t i = 0; a.inverse && i < a.batch * a.tokens; ++i) {
+    a.inverse.data[a.order.data[i]] = static_cast<int32_t>(i);
+  }
 }
 
 void add_prompt(const AddPrompt& a) {

@@ -10,9 +10,15 @@ function sameBytes(a: F32 | I32, b: F32 | I32): boolean {
   return Buffer.compare(Buffer.from(a.buffer), Buffer.from(b.buffer)) === 0;
 }
 
-function sortTokens(classes: I32, batch: number, tokens: number, count: number): I32 {
+function sortTokens(
+  classes: I32,
+  batch: number,
+  tokens: number,
+  count: number,
+  inverse: I32 | null = null,
+): I32 {
   const order = new Int32Array(classes.length).fill(-1);
-  native().sortTokens(classes, order, batch, tokens, count);
+  native().sortTokens(classes, order, inverse, batch, tokens, count);
   return order;
 }
 
@@ -40,6 +46,13 @@ describe.each(everywhere)("sorting tokens on %s", (backend) => {
       }
     },
   );
+
+  test("the inverse says where each row went", () => {
+    const classes = draws(2 * 4500, 64, 9);
+    const inverse = new Int32Array(9000).fill(-1);
+    const order = on(backend, () => sortTokens(classes, 2, 4500, 64, inverse));
+    expect(order.every((row, i) => inverse[row] === i)).toBe(true);
+  });
 
   test("classes out of range count as the nearest one", () => {
     const order = on(backend, () => sortTokens(Int32Array.of(9, -3, 1, 0, 1 << 30), 1, 5, 2));

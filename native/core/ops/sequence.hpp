@@ -106,13 +106,15 @@ struct RouteGrad {
 
 // Stable counting sort of each sample's tokens by class; order holds global row indices:
 // order[b*tokens + t] = b*tokens + n of the t-th token. Classes outside 0 ... count-1 clamp.
+// Optional output inverse: inverse[order[i]] = i, for all rows of the batch.
 struct SortTokens {
-  I32 classes, order;
+  I32 classes, order, inverse;
   int64_t batch, tokens, count;
-  SPR2Q_FIELDS(classes, order, batch, tokens, count)
+  SPR2Q_FIELDS(classes, order, inverse, batch, tokens, count)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0);
     SPR2Q_NEED(classes.size >= batch * tokens && order.size >= batch * tokens);
+    SPR2Q_NEED(absent_or(inverse, batch * tokens));
     return nullptr;
   }
 };
