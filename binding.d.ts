@@ -150,9 +150,11 @@ export interface NativeBinding {
     headDim: number, window: number, shift: number, probabilityCodes: number, bits: number,
   ): void;
   codedWindowAttention(
-    q: U8, k: U8, v: U8, grid: F32, biasTable: F32, probabilityBounds: F32 | null, y: F32,
+    q: U8, k: U8, v: U8, grid: F32, biasTable: F32, probabilityBounds: F32 | null,
+    y: F32 | null, yLower: F32 | null, yUpper: F32 | null, yCodes: U8 | null,
     batch: number, height: number, width: number, heads: number, headDim: number, window: number,
-    shift: number, probabilityCodes: number, bits: number, codeBits: number,
+    shift: number, probabilityCodes: number, bits: number, codeBits: number, yBits: number,
+    yGranularity: number,
   ): void;
   windowAttentionGrad(
     q: F32, k: F32, v: F32, biasTable: F32, probabilityBounds: F32 | null, gy: F32, gq: F32,

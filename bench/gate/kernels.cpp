@@ -81,8 +81,8 @@ void run_coded_window_attention(const Backend& backend) {
   auto table = values((2 * side - 1) * (2 * side - 1) * heads), y = values(size);
   measured(backend.coded_window_attention,
            CodedWindowAttention{view(q), view(k), view(v), view(grid), view(table), {nullptr, 0},
-                                view(y), 1, side, side, heads, dim, side, 0, kHalfExponent, bits,
-                                bits});
+                                view(y), {nullptr, 0}, {nullptr, 0}, {nullptr, 0}, 1, side, side,
+                                heads, dim, side, 0, kHalfExponent, bits, bits, bits, kTensor});
 }
 
 void run_selective_scan(const Backend& backend) {

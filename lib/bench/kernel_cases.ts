@@ -51,10 +51,12 @@ export function attentionCalls(
   const grid = Float32Array.of(-1, 1, -1, 1, -1, 1);
   const y = emptyFloats(size);
   const sides = [1, height, width, heads, headDim, window, 0] as const;
+  const floats = [y, null, null, null] as const;
+  const kinds = [2, bits, bits, bits, 0] as const;
   return {
     float: () => native().windowAttention(q, k, v, table, null, y, null, ...sides, 0, 8),
     coded: () =>
-      native().codedWindowAttention(qc, kc, vc, grid, table, null, y, ...sides, 2, bits, bits),
+      native().codedWindowAttention(qc, kc, vc, grid, table, null, ...floats, ...sides, ...kinds),
     table,
   };
 }

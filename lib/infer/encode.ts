@@ -9,7 +9,7 @@ import { Graph, type TracedCall } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
-import { fuseCodedLinears, STREAMED } from "./fuse.ts";
+import { fuseCodedAttentions, fuseCodedLinears, STREAMED } from "./fuse.ts";
 import { gateGathered, gatherBehindScan, isArray, packWeights } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 
@@ -127,7 +127,7 @@ export function encode(
   fused: boolean,
 ): Encoded {
   const calls = fused
-    ? fuseCodedLinears(gatherBehindScan(gateGathered(packWeights(traced))))
+    ? fuseCodedLinears(fuseCodedAttentions(gatherBehindScan(gateGathered(packWeights(traced)))))
     : packWeights(traced);
   const segments = fused
     ? segmentsOf(calls)

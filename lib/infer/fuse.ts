@@ -172,6 +172,35 @@ function earliest(touches: Map<ArrayBufferLike, number[]>, chain: Chain): number
   return Math.max(chain.parts[0], ...makers);
 }
 
+/** `calls` with each attention on codes joined with the quantiser of its result, where that is all. */
+export function fuseCodedAttentions(calls: readonly TracedCall[]): TracedCall[] {
+  const touches = touchesOf(calls);
+  const gone = new Set<TracedCall>();
+  const fused = calls.map((call): TracedCall => {
+    const y = call.op === "codedWindowAttention" ? call.operands[6] : null;
+    const readers = isArray(y) ? touches.get(y.buffer)!.map((i) => calls[i]) : [];
+    const coder = readers.find(isShared);
+    if (readers.length !== 2 || !coder) return call;
+    gone.add(coder);
+    const [, lower, upper, codes, , , granularity, bits] = coder.operands;
+    const { operands: o } = call;
+    return {
+      op: call.op,
+      operands: [
+        ...o.slice(0, 6),
+        null,
+        lower,
+        upper,
+        codes,
+        ...o.slice(10, -2),
+        bits,
+        granularity,
+      ],
+    };
+  });
+  return fused.filter((_, i) => !gone.has(calls[i]));
+}
+
 /** `calls` with each coded linear layer joined with what follows it on each token. */
 export function fuseCodedLinears(calls: readonly TracedCall[]): TracedCall[] {
   const touches = touchesOf(calls);

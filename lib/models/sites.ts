@@ -96,12 +96,14 @@ export class FloatSites implements Sites {
     prompt: (c: Var) => Var,
   ): Var {
     const { rank, states } = scanSizes(weights);
+    const A = ops.negativeExp(g, weights(`${SCAN}.A_logs`));
+    // From here on each token by itself, so that a plan takes a tile of u through all of it.
     const projected = ops.linear(g, u, asMatrix(weights(`${SCAN}.x_proj_weight`)), null);
     const rho = ops.sliceColumns(g, projected, 0, rank);
     const operands = {
       u,
       delta: ops.linear(g, rho, asMatrix(weights(`${SCAN}.dt_projs_weight`)), null),
-      A: ops.negativeExp(g, weights(`${SCAN}.A_logs`)),
+      A,
       B: ops.sliceColumns(g, projected, rank, states),
       C: prompt(ops.sliceColumns(g, projected, rank + states, states)),
       D: weights(`${SCAN}.Ds`),

@@ -31,8 +31,9 @@ export function codedWindowAttention(
     table.data,
     bounds?.data ?? null,
     y.data,
+    ...[null, null, null],
     ...sides,
-    q.bits,
+    ...[q.bits, 1, 0],
   );
   return g.record(y, [q, k, v, table, bounds], (gy) => {
     const values = [q, k, v].map((operand) => operand.dequantise(g)) as [F32, F32, F32];

@@ -154,17 +154,20 @@ export class QuantisedSites implements Sites {
       this.linear(g, `${key}.${name}`, x, asMatrix(weights(`${SCAN}.${name}`)), null);
     const operand = (name: string, x: Var): Var => (all ? this.#value(g, `${key}.${name}`, x) : x);
 
+    const A = operand("A", ops.negativeExp(g, weights(`${SCAN}.A_logs`)));
+    const deltaBias = operand("bias", asMatrix(weights(`${SCAN}.dt_projs_bias`)));
+    // From here on each token by itself, so that a plan takes a tile of u through all of it.
     const scanned =
       all && !this.observer ? dequantize(g, this.#input(g, `${key}.x_proj_weight`, u)) : u;
     const projected = project("x_proj_weight", u);
     const operands = {
       u: scanned,
       delta: operand("delta", project("dt_projs_weight", ops.sliceColumns(g, projected, 0, rank))),
-      A: operand("A", ops.negativeExp(g, weights(`${SCAN}.A_logs`))),
+      A,
       B: operand("B", ops.sliceColumns(g, projected, rank, states)),
       C: operand("C", prompt(ops.sliceColumns(g, projected, rank + states, states))),
       D: weights(`${SCAN}.Ds`),
-      deltaBias: operand("bias", asMatrix(weights(`${SCAN}.dt_projs_bias`))),
+      deltaBias,
     };
     if (this.observer && all) {
       const held = g.floats(u.size * states);

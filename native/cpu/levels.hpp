@@ -24,6 +24,12 @@ struct Levels {
   VecF value(VecF code, VecF lower) const { return fma(step, code, lower); }
 };
 
+// Codes of one vector, as floats; binary: of 1 bit, where 1/2 itself rounds to the even 0.
+static inline VecF codes_of(VecF x, VecF lower, const Levels& levels, bool binary) {
+  if (!binary) return levels.code(x, lower);
+  return where_le(splat(kAboveHalf), levels.unclipped(x, lower), splat(1.0f), splat(0.0f));
+}
+
 // Codes of one vector; kBinary: of 1 bit, where 1/2 itself rounds to the even 0, and so does NaN.
 template <bool kBinary, class Lanes>
 static inline void store_codes_of(Lanes lanes, uint8_t* to, VecF x, VecF lower,

@@ -3,7 +3,7 @@
 // logits (products), weights (weigh), sum of values (mix). The float op works in base 2: log2 e is
 // folded into q, the bias and the mask. The op on codes keeps ops.hpp's order of operations; its
 // sums are exact in float32 up to 2^24, and beyond that wide_mix sums in int64.
-#include "../core/grid.hpp"
+#include "levels.hpp"
 #include "window_codes.hpp"
 #include "window_tile.hpp"
 
@@ -166,6 +166,33 @@ void wide_mix(const float* S, const float* rows, int64_t keys, float* out) {
   }
 }
 
+// Where the results of a block on codes go: y as it is, or its codes.
+struct Output {
+  const CodedWindowAttention& a;
+  Levels levels;
+
+  explicit Output(const CodedWindowAttention& args) : a(args) {
+    if (!a.y_codes) return;
+    const float lower = a.y_lower.data[0], upper = a.y_upper.data[0];
+    levels = Levels(a.y_granularity == kColumn ? grid_from(0.0f, upper, a.y_bits)
+                                               : grid_between(lower, upper, a.y_bits));
+  }
+  // out(D, kBlock) of the block's first query p and a head's first column.
+  template <int D>
+  void put(float* out, const int64_t* at, int64_t p, int64_t keys, int64_t column) const {
+    if (!a.y_codes) return unpack_block<D>(out, at, p, keys, a.head_dim, a.y.data + column);
+    const bool by_column = a.y_granularity == kColumn;
+    for (int64_t d = 0; d < a.head_dim; ++d) {
+      const VecF lower = splat(a.y_lower.data[by_column ? column + d : 0]);
+      for (int v = 0; v < kVectors; ++v) {
+        float* values = out + d * kBlock + v * kLanes;
+        store(values, codes_of(load(values), lower, levels, a.y_bits == 1));
+      }
+    }
+    unpack_block<D>(out, at, p, keys, a.head_dim, a.y_codes.data + column);
+  }
+};
+
 struct CodeGrids {
   float factor;  // of logits
   VecF scale, key_scale, step, lower;
@@ -206,7 +233,8 @@ SPR2Q_PASS void code_logits(const float* columns, const float* rows, const float
 #if defined(__AVX512VNNI__)
 // The case that serving runs, in integers; see window_codes.hpp.
 template <int D>
-void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const BiasLayout& layout,
+void attend_bytes(const CodedWindowAttention& a, const Output& output, const CodeGrids& grids,
+                  const BiasLayout& layout,
                   const float* bias, const int32_t* offset, int64_t window) {
   const int64_t keys = layout.keys;
   Memory<D> m(keys);
@@ -228,18 +256,19 @@ void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const B
                            : tile.template logits<false>(p, scale, key_scale, m.S, start);
       const VecF total = tile.look_up(m.S, top, table);
       tile.mix(total, grids.step, grids.lower, m.out);
-      unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
+      output.template put<D>(m.out, m.place.at, p, keys, column);
     }
   }
 }
 #endif
 
 template <int D>
-void attend_codes(const CodedWindowAttention& a, const CodeGrids& grids, const BiasLayout& layout,
+void attend_codes(const CodedWindowAttention& a, const Output& output, const CodeGrids& grids,
+                  const BiasLayout& layout,
                   const float* bias, const int32_t* offset, int64_t window) {
 #if defined(__AVX512VNNI__)
   if (grids.grid && grids.exact && a.code_bits <= kVnniCodeBits && has_byte_tables()) {
-    attend_bytes<D>(a, grids, layout, bias, offset, window);
+    attend_bytes<D>(a, output, grids, layout, bias, offset, window);
     return;
   }
 #endif
@@ -289,7 +318,7 @@ void attend_codes(const CodedWindowAttention& a, const CodeGrids& grids, const B
           }
         }
       }
-      unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
+      output.template put<D>(m.out, m.place.at, p, keys, column);
     }
   }
 }
@@ -313,10 +342,11 @@ void coded_window_attention(const CodedWindowAttention& a) {
   float* bias = scratch<float>(0, a.heads * layout.head_size + layout.keys);
   int32_t* offset = reinterpret_cast<int32_t*>(bias + a.heads * layout.head_size);
   const CodeGrids grids(a);
+  const Output output(a);
   layout.spread(a.bias_table.data, a.heads, grids.factor, bias);
   layout.offsets(offset);
   parallel_for(a.batch * layout.windows.per_sample(), 1, [&](int64_t window, int64_t) {
-    SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, grids, layout, bias, offset, window);
+    SPR2Q_BY_HEAD_DIM(a.head_dim, attend_codes, a, output, grids, layout, bias, offset, window);
   });
 }
 

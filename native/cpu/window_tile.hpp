@@ -180,6 +180,12 @@ inline void transpose(Square& s) {
   s.row[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 inline void store_quad(float* p, Quad q) { std::memcpy(p, &q, 16); }
+inline void store_quad(uint8_t* p, Quad q) {  // whole numbers
+  typedef int32_t Quad32 __attribute__((vector_size(16)));
+  typedef uint8_t Quad8 __attribute__((vector_size(4)));
+  const Quad8 codes = __builtin_convertvector(__builtin_convertvector(q, Quad32), Quad8);
+  std::memcpy(p, &codes, 4);
+}
 // First dimension of the i-th group of four.
 template <int D>
 constexpr int quad_at(int i) { return 4 * i + 4 <= D ? 4 * i : D - 4; }
@@ -220,10 +226,10 @@ SPR2Q_PASS void pack_columns(const T* from, const int64_t* at, int64_t keys, int
     }
   }
 }
-// A block's result (D, kBlock) back into its rows.
-template <int D>
+// A block's result (D, kBlock) back into its rows, floats or codes.
+template <int D, class T>
 SPR2Q_PASS void unpack_block(const float* from, const int64_t* at, int64_t first, int64_t keys,
-                         int64_t head_dim, float* to) {
+                         int64_t head_dim, T* to) {
   const int64_t count = keys - first < kBlock ? keys - first : kBlock;
   int64_t i = 0;
   for (; head_dim == D && i + 4 <= count; i += 4) {
@@ -235,8 +241,8 @@ SPR2Q_PASS void unpack_block(const float* from, const int64_t* at, int64_t first
     }
   }
   for (; i < count; ++i) {
-    float* row = to + at[first + i];
-    for (int64_t d = 0; d < head_dim; ++d) row[d] = from[d * kBlock + i];
+    T* row = to + at[first + i];
+    for (int64_t d = 0; d < head_dim; ++d) row[d] = static_cast<T>(from[d * kBlock + i]);
   }
 }
 

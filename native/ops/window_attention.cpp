@@ -155,7 +155,19 @@ void coded_query(const CodedWindowAttention& a, const std::vector<float>& logits
 
 }  // namespace
 
+void quantize(const Quantize&);
+
 void coded_window_attention(const CodedWindowAttention& a) {
+  const int64_t columns = a.heads * a.head_dim, rows = a.batch * a.height * a.width;
+  if (a.y_codes) {  // in two steps
+    std::vector<float> values(static_cast<size_t>(rows * columns));
+    CodedWindowAttention plain = a;
+    plain.y = {values.data(), rows * columns};
+    plain.y_codes = {nullptr, 0};
+    coded_window_attention(plain);
+    quantize({plain.y, a.y_lower, a.y_upper, a.y_codes, rows, columns, a.y_granularity, a.y_bits});
+    return;
+  }
   const Windows windows{a.height, a.width, a.window, a.shift};
   const Grid q = grid_between(a.grid.data[0], a.grid.data[1], a.code_bits);
   const Grid k = grid_between(a.grid.data[2], a.grid.data[3], a.code_bits);

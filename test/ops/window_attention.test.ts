@@ -207,12 +207,39 @@ function codes(s: Shape, bits: number, seed: number): Codes {
 
 function attendCodes(s: Shape, c: Codes, codeBits: number, mode: number, bits: number): F32 {
   const y = zeros(tokensOf(s));
-  const a = [...sizes(s), mode, bits, codeBits] as const;
-  native().codedWindowAttention(c.q, c.k, c.v, grid, c.table, bounds, y, ...a);
+  const a = [...sizes(s), mode, bits, codeBits, 1, 0] as const;
+  native().codedWindowAttention(c.q, c.k, c.v, grid, c.table, bounds, y, null, null, null, ...a);
   return y;
 }
 
+/** The same, its result quantised by the op itself: granularity 0 of a tensor, 2 of columns. */
+function attendToCodes(s: Shape, c: Codes, outBits: number, granularity: number): [U8, U8] {
+  const columns = s.heads * s.headDim;
+  const lower = random(granularity === 2 ? columns : 1, 91, -0.6, -0.2);
+  const upper = Float32Array.of(granularity === 2 ? 0.9 : 0.5);
+  const [whole, parts] = [0, 1].map(() => new Uint8Array(tokensOf(s)));
+  const a = [...sizes(s), 2, 4, 4, outBits, granularity] as const;
+  const kept = [lower, upper, whole] as const;
+  native().codedWindowAttention(c.q, c.k, c.v, grid, c.table, null, null, ...kept, ...a);
+  const y = attendCodes(s, c, 4, 2, 4);
+  const rows = y.length / columns;
+  native().quantize(y, lower, upper, parts, rows, columns, granularity, outBits);
+  return [whole, parts];
+}
+
 describe.each(everywhere)("window attention on codes on %s", (backend) => {
+  test.each([
+    [4, 0],
+    [4, 2],
+    [2, 0],
+    [1, 2],
+  ])("its own quantiser of %i bits, granularity %i, gives the codes of quantize()", (bits, how) => {
+    for (const s of shapes) {
+      const [whole, parts] = on(backend, () => attendToCodes(s, codes(s, 4, 31), bits, how));
+      expect(whole).toEqual(parts);
+    }
+  });
+
   test("equals attention on the dequantised values: what depends on the query alone cancels", () => {
     for (const [s, bits] of [
       [shapes[0], 4],

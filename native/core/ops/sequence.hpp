@@ -40,16 +40,24 @@ struct WindowAttention {
 // both sums exact integers), fma(step_v, sum_j P_j q_v[j], lower_v * sum_j P_j) otherwise with P
 // the (quantised) probabilities. grid(6) = lower and upper of q, k, v; all at code_bits bits.
 // Half exponents of up to 4 bits: S, T, bias and mask are multiplied by kGridFactor first and the
-// exponents rounded to a grid (../exponent.hpp).
+// exponents rounded to a grid (../exponent.hpp). The result goes to y or, as the codes that
+// quantize() makes of y, to y_codes: kTensor or kColumn bounds y_lower, y_upper at y_bits.
 struct CodedWindowAttention {
   U8 q, k, v;
-  F32 grid, bias_table, probability_bounds, y;
-  int64_t batch, height, width, heads, head_dim, window, shift, probability_codes, bits, code_bits;
-  SPR2Q_FIELDS(q, k, v, grid, bias_table, probability_bounds, y, batch, height, width, heads,
-               head_dim, window, shift, probability_codes, bits, code_bits)
+  F32 grid, bias_table, probability_bounds, y, y_lower, y_upper;
+  U8 y_codes;
+  int64_t batch, height, width, heads, head_dim, window, shift, probability_codes, bits, code_bits,
+      y_bits, y_granularity;
+  SPR2Q_FIELDS(q, k, v, grid, bias_table, probability_bounds, y, y_lower, y_upper, y_codes, batch,
+               height, width, heads, head_dim, window, shift, probability_codes, bits, code_bits,
+               y_bits, y_granularity)
   const char* check() const {
-    SPR2Q_ATTENTION_CHECK(y);
+    SPR2Q_ATTENTION_CHECK(q);
     SPR2Q_NEED(grid.size >= 6 && code_bits >= 1 && code_bits <= 8);
+    SPR2Q_NEED(!y_codes ? y.size >= size : y_codes.size >= size);
+    SPR2Q_NEED(!y_codes || (y_bits >= 1 && y_bits <= 8 && y_upper.size >= 1));
+    SPR2Q_NEED(!y_codes || y_granularity == kTensor || y_granularity == kColumn);
+    SPR2Q_NEED(!y_codes || y_lower.size >= bound_count(y_granularity, 0, heads * head_dim));
     return nullptr;
   }
 };
