@@ -231,14 +231,36 @@ SPR2Q_PASS void code_logits(const float* columns, const float* rows, const float
 }
 
 #if defined(__AVX512VNNI__)
+// N blocks of queries from p on, of one head.
+template <int N, int D>
+void attend_blocks(const CodeTile<D>& tile, const Output& output, const CodeGrids& grids,
+                   const Start (&start)[N], const Memory<D>& m, float* more, int64_t p,
+                   int64_t column, const SquareTable& table) {
+  float* const all[2] = {m.S, more};
+  float* S[N];
+  for (int b = 0; b < N; ++b) S[b] = all[b];
+  VecF top[N];
+  if (m.place.masked) {
+    tile.template logits<N, true>(p, grids.scale, grids.key_scale, S, start, top);
+  } else {
+    tile.template logits<N, false>(p, grids.scale, grids.key_scale, S, start, top);
+  }
+  for (int b = 0; b < N; ++b) {
+    const VecF total = tile.look_up(S[b], top[b], table);
+    tile.mix(total, grids.step, grids.lower, m.out);
+    output.template put<D>(m.out, m.place.at, p + b * kBlock, tile.keys, column);
+  }
+}
+
 // The case that serving runs, in integers; see window_codes.hpp.
 template <int D>
 void attend_bytes(const CodedWindowAttention& a, const Output& output, const CodeGrids& grids,
-                  const BiasLayout& layout,
-                  const float* bias, const int32_t* offset, int64_t window) {
+                  const BiasLayout& layout, const float* bias, const int32_t* offset,
+                  int64_t window) {
   const int64_t keys = layout.keys;
   Memory<D> m(keys);
   CodeTile<D> tile(keys, scratch<uint32_t>(2, CodeTile<D>::words(keys)));
+  float* more = scratch<float>(3, round_up(keys, 4) * kBlock);
   const SquareTable& table = square_table(a.bits);
   m.place.move_to(layout.windows, window, a.heads * a.head_dim, grids.factor);
   for (int64_t head = 0; head < a.heads; ++head) {
@@ -248,16 +270,13 @@ void attend_bytes(const CodedWindowAttention& a, const Output& output, const Cod
     } else {
       tile.template pack<false>(a, m.place.at, column);
     }
-    for (int64_t p = 0; p < keys; p += kBlock) {
-      const Start start(layout, bias, offset, m.place, head, p);
-      const VecF scale = grids.scale, key_scale = grids.key_scale;
-      const VecF top = m.place.masked
-                           ? tile.template logits<true>(p, scale, key_scale, m.S, start)
-                           : tile.template logits<false>(p, scale, key_scale, m.S, start);
-      const VecF total = tile.look_up(m.S, top, table);
-      tile.mix(total, grids.step, grids.lower, m.out);
-      output.template put<D>(m.out, m.place.at, p, keys, column);
+    const auto start = [&](int64_t p) { return Start(layout, bias, offset, m.place, head, p); };
+    int64_t p = 0;
+    for (; p + kBlock < keys; p += 2 * kBlock) {
+      attend_blocks<2, D>(tile, output, grids, {start(p), start(p + kBlock)}, m, more, p, column,
+                          table);
     }
+    if (p < keys) attend_blocks<1, D>(tile, output, grids, {start(p)}, m, more, p, column, table);
   }
 }
 #endif

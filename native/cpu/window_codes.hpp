@@ -115,27 +115,48 @@ struct CodeTile {
     }
   }
 
-  // S = logits, by the float path's formula; returns the largest per query.
-  template <bool kMasked>
-  SPR2Q_PASS VecF logits(int64_t p, VecF scale, VecF key_scale, float* S, const Start& from) const {
-    const Start start = from;
-    __m512i query[kWords];
-    for (int i = 0; i < kWords; ++i) query[i] = _mm512_loadu_si512(q + i * padded + p);
-    VecF top = splat(-3.4e38f);
+  // S[b] = logits of N blocks from query p on, by the float path's formula; top[b]: the largest per
+  // query. Two blocks share what is loaded for each key: loads are what one block waits for.
+  template <int N, bool kMasked>
+  SPR2Q_PASS void logits(int64_t p, VecF scale, VecF key_scale, float* const (&S)[N],
+                         const Start (&from)[N], VecF (&top)[N]) const {
+    __m512i query[N][kWords];
+    VecF largest[N];
+    const float *bias[N], *mask[N];
+    for (int b = 0; b < N; ++b) {
+      for (int i = 0; i < kWords; ++i) {
+        query[b][i] = _mm512_loadu_si512(q + i * padded + p + b * kBlock);
+      }
+      largest[b] = splat(-3.4e38f);
+      bias[b] = from[b].bias[0];
+      mask[b] = from[b].mask;
+    }
+    const int32_t* offset = from[0].offset;
+    const uint8_t* label = from[0].label;
     for (int64_t j = 0; j < keys; ++j) {
-      __m512i product = _mm512_setzero_si512();
+      __m512i product[N];
+      for (int b = 0; b < N; ++b) product[b] = _mm512_setzero_si512();
       for (int i = 0; i < kWords; ++i) {
         const __m512i key = _mm512_set1_epi32(static_cast<int32_t>(k[j * kWords + i]));
-        product = _mm512_dpbusd_epi32(product, query[i], key);
+        for (int b = 0; b < N; ++b) {
+          product[b] = _mm512_dpbusd_epi32(product[b], query[b][i], key);
+        }
       }
-      const VecF logit = fma(scale, VecF{_mm512_cvtepi32_ps(product)},
-                             fma(key_scale, splat(key_sum[j]), start.template at<kMasked>(j, 0)));
-      top = max(logit, top);  // NaN passes by, as in the reference
-      store(S + j * kBlock, logit);
+      const VecF sum = splat(key_sum[j]);
+      for (int b = 0; b < N; ++b) {
+        VecF start = load(bias[b] + offset[j]);
+        if (kMasked) start = start + load(mask[b] + label[j] * padded);
+        const VecF logit =
+            fma(scale, VecF{_mm512_cvtepi32_ps(product[b])}, fma(key_scale, sum, start));
+        largest[b] = max(logit, largest[b]);  // NaN passes by, as in the reference
+        store(S[b] + j * kBlock, logit);
+      }
     }
     // Keys that fill the last group of four: far below, so that their codes are 0.
-    for (int64_t j = keys; j < 4 * groups; ++j) store(S + j * kBlock, splat(-3.4e38f));
-    return top;
+    for (int b = 0; b < N; ++b) {
+      for (int64_t j = keys; j < 4 * groups; ++j) store(S[b] + j * kBlock, splat(-3.4e38f));
+      top[b] = largest[b];
+    }
   }
 
   // low_byte(S of a key) of four keys, side by side in each query's lane.
