@@ -10,7 +10,7 @@ import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
 import { fuseCodedAttentions, fuseCodedLinears, STREAMED } from "./fuse.ts";
-import { gateGathered, gatherBehindScan, isArray, packWeights } from "./rewrite.ts";
+import { foldConstants, gateGathered, gatherBehindScan, isArray, packWeights } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
@@ -126,9 +126,10 @@ export function encode(
   output: F32,
   fused: boolean,
 ): Encoded {
+  const packed = packWeights(foldConstants(traced, input));
   const calls = fused
-    ? fuseCodedLinears(fuseCodedAttentions(gatherBehindScan(gateGathered(packWeights(traced)))))
-    : packWeights(traced);
+    ? fuseCodedLinears(fuseCodedAttentions(gatherBehindScan(gateGathered(packed))))
+    : packed;
   const segments = fused
     ? segmentsOf(calls)
     : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));

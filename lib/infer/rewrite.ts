@@ -14,6 +14,31 @@ const PACKED_WIDTH = 16;
 /** True for an operand that is a tensor. */
 export const isArray = (operand: Operand): operand is NativeArray => ArrayBuffer.isView(operand);
 
+/** Calls on weights alone are made here and now; their results are constants of the plan. */
+export function foldConstants(calls: readonly TracedCall[], input: F32): TracedCall[] {
+  const varying = new Set<ArrayBufferLike>([input.buffer]);
+  const real = new Map<ArrayBufferLike, ArrayBuffer>();
+  const known = (operand: Operand): Operand => {
+    const buffer = isArray(operand) ? real.get(operand.buffer) : undefined;
+    if (!buffer || !isArray(operand)) return operand;
+    const View = operand.constructor as Float32ArrayConstructor;
+    return new View(buffer, operand.byteOffset, operand.length);
+  };
+  return calls.flatMap((call): TracedCall[] => {
+    const traced = call.operands.filter(isArray).filter((o) => Graph.isTraced(o.buffer));
+    if (call.operands.some((o) => isArray(o) && varying.has(o.buffer))) {
+      for (const array of traced) if (!real.has(array.buffer)) varying.add(array.buffer);
+      return [{ op: call.op, operands: call.operands.map(known) }];
+    }
+    for (const { buffer } of traced) {
+      if (!real.has(buffer)) real.set(buffer, new ArrayBuffer(buffer.byteLength)); // it writes them
+    }
+    const run = native()[call.op] as (...operands: Operand[]) => void;
+    run(...call.operands.map(known));
+    return [];
+  });
+}
+
 /** Linear layers whose weights stay, with the weights in the backend's own layout. */
 export function packWeights(calls: readonly TracedCall[]): TracedCall[] {
   const stays = (operand: Operand): boolean =>
