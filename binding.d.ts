@@ -78,6 +78,10 @@ export interface NativeBinding {
     gelu: number, kept: number, first: number, bits: number, granularity: number,
     moreBits: number, moreGranularity: number, streamed: number, factor: number,
   ): void;
+  gatedDepthwiseConv(
+    x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
+    channels: number, kernel: number,
+  ): void;
   conv2d(
     x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
     inputs: number, outputs: number, kernel: number,

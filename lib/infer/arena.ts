@@ -13,19 +13,25 @@ export interface Life {
 
 export const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
 
-/** First-fit addresses; returns the bytes that they need. */
+/**
+ * Gives every value the lowest address that no other value of its time has; returns the bytes that
+ * all need. Large and long values first: what lives long at the bottom leaves one hole, not many.
+ */
 export function placeBuffers(lives: Iterable<Life>): number {
-  let live: Life[] = []; // by address
+  const duration = (life: Life): number => life.last - life.first;
+  const order = [...lives].sort((a, b) => b.bytes - a.bytes || duration(b) - duration(a));
+  const placed: Life[] = []; // by address
   let size = 0;
-  for (const life of [...lives].sort((a, b) => a.first - b.first || b.bytes - a.bytes)) {
-    live = live.filter((other) => other.last >= life.first);
+  for (const life of order) {
     let offset = 0;
-    let at = 0;
-    for (; at < live.length && offset + life.bytes > live[at].offset; at++) {
-      offset = Math.max(offset, live[at].offset + live[at].bytes);
+    for (const other of placed) {
+      if (other.last < life.first || other.first > life.last) continue;
+      if (offset + life.bytes <= other.offset) break;
+      offset = Math.max(offset, other.offset + other.bytes);
     }
     life.offset = offset;
-    live.splice(at, 0, life);
+    const at = placed.findIndex((other) => other.offset > offset);
+    placed.splice(at < 0 ? placed.length : at, 0, life);
     size = Math.max(size, offset + life.bytes);
   }
   return size;

@@ -10,7 +10,14 @@ import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
 import { fuseCodedAttentions, fuseCodedLinears, STREAMED } from "./fuse.ts";
-import { foldConstants, gateGathered, gatherBehindScan, isArray, packWeights } from "./rewrite.ts";
+import {
+  foldConstants,
+  gateInConvolution,
+  gatherBehindScan,
+  isArray,
+  packWeights,
+  recomputeShallow,
+} from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
@@ -119,6 +126,58 @@ function tileOf(
   return { lives: sized, exported, streaming, rows, bytes: placeBuffers(sized.values()) };
 }
 
+/** The same values from calls that suit a plan better. */
+const rearranged = (calls: readonly TracedCall[], input: F32): TracedCall[] =>
+  recomputeShallow(gatherBehindScan(gateInConvolution(calls)), input);
+
+/** Ops that read a row of an operand before they write the same row of their result. */
+const IN_PLACE: readonly string[] = ["fusedCodedLinear", "add", "multiply"];
+
+/**
+ * Lets a value of a segment take the place of one that ends there: a thread reads a tile's rows of
+ * the one before it writes those of the other, and no other tile touches them.
+ */
+function shareRows(
+  calls: readonly TracedCall[],
+  segments: readonly Segment[],
+  lives: Map<ArrayBuffer, Life>,
+): void {
+  segments.forEach((segment, s) => {
+    if (!segment.rows) return;
+    const lastRead = new Map<ArrayBuffer, number>();
+    const written = new Map<ArrayBuffer, number>();
+    const untiled = new Set<ArrayBufferLike>();
+    for (let at = segment.first; at <= segment.last; at++) {
+      const kind = rowWise(calls[at])!;
+      calls[at].operands.forEach((operand, i) => {
+        if (!isArray(operand)) return;
+        const buffer = operand.buffer as ArrayBuffer;
+        const whole = operand.byteLength === buffer.byteLength;
+        if (!kind.tiled.includes(i) || !whole) untiled.add(buffer);
+        else (kind.outputs.includes(i) ? written : lastRead).set(buffer, at);
+      });
+    }
+    const ending = [...lastRead].filter(([buffer]) => {
+      const life = lives.get(buffer);
+      return life?.last === s && life.first < s && !untiled.has(buffer);
+    });
+    for (const [value, at] of written) {
+      const life = lives.get(value);
+      if (life?.first !== s || untiled.has(value)) continue;
+      const place = ending.findIndex(
+        ([buffer, read]) =>
+          buffer.byteLength === value.byteLength &&
+          (read < at || (read === at && IN_PLACE.includes(calls[at].op))),
+      );
+      if (place < 0) continue;
+      const [[buffer]] = ending.splice(place, 1);
+      const shared = lives.get(buffer)!;
+      shared.last = life.last;
+      lives.set(value, shared);
+    }
+  });
+}
+
 /** Encodes `calls`, whose first value is `input` and whose last is `output`; see native/engine. */
 export function encode(
   traced: readonly TracedCall[],
@@ -127,9 +186,7 @@ export function encode(
   fused: boolean,
 ): Encoded {
   const packed = packWeights(foldConstants(traced, input));
-  const calls = fused
-    ? fuseCodedLinears(fuseCodedAttentions(gatherBehindScan(gateGathered(packed))))
-    : packed;
+  const calls = fused ? fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))) : packed;
   const segments = fused
     ? segmentsOf(calls)
     : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));
@@ -146,7 +203,8 @@ export function encode(
   };
   const shortLived = new Set([...lives.keys()].filter(isShort));
   for (const buffer of shortLived) lives.delete(buffer);
-  const arenaBytes = placeBuffers(lives.values());
+  shareRows(calls, segments, lives);
+  const arenaBytes = placeBuffers(new Set(lives.values()));
   const streams = (buffer: ArrayBuffer): boolean =>
     arenaBytes > STREAMED_BYTES && lives.has(buffer);
   const tiles = segments.map((segment) =>

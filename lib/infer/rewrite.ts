@@ -69,38 +69,74 @@ export function packWeights(calls: readonly TracedCall[]): TracedCall[] {
   });
 }
 
-/**
- * A gate whose product is only gathered is applied to gathered rows instead: one value of the
- * image's size less to write and to read again.
- */
-export function gateGathered(calls: readonly TracedCall[]): TracedCall[] {
-  const readers = new Map<ArrayBuffer, number>();
+/** A depth-wise convolution whose result only gates its own input gives the product itself. */
+export function gateInConvolution(calls: readonly TracedCall[]): TracedCall[] {
+  const readers = new Map<ArrayBufferLike, number>();
   for (const call of calls) {
     const buffers = new Set(call.operands.filter(isArray).map((operand) => operand.buffer));
     for (const buffer of buffers) readers.set(buffer, (readers.get(buffer) ?? 0) + 1);
   }
-  const gates = new Map<ArrayBuffer, TracedCall>();
-  for (const call of calls) {
-    if (call.op !== "sigmoidGate") continue;
-    const product = (call.operands[2] as F32).buffer;
-    if (readers.get(product) === 2) gates.set(product, call); // its writer and one reader
-  }
-  const fresh = new Graph("tracing");
-  const moved = new Set<TracedCall>();
-  const result = calls.flatMap((call): TracedCall[] => {
-    const gate = call.op === "gatherRows" && gates.get((call.operands[0] as F32).buffer);
-    if (!gate) return [call];
-    moved.add(gate);
-    const [, index, y, rows, channels] = call.operands;
-    const [x, by] = gate.operands.slice(0, 2).map((operand): [TracedCall, F32] => {
-      const to = fresh.floats((y as F32).length);
-      return [{ op: "gatherRows", operands: [operand, index, to, rows, channels] }, to];
-    });
-    const product = { op: "sigmoidGate", operands: [x[1], by[1], y, (y as F32).length] } as const;
-    return [x[0], by[0], product];
+  const gone = new Set<TracedCall>();
+  const result = calls.map((call): TracedCall => {
+    if (call.op !== "depthwiseConv") return call;
+    const [x, , , gate] = call.operands;
+    const product = calls.find(
+      ({ op, operands: o }) => op === "sigmoidGate" && same(o[0], x) && same(o[1], gate),
+    );
+    if (!product || readers.get((gate as F32).buffer) !== 2) return call;
+    gone.add(product);
+    return { op: "gatedDepthwiseConv", operands: call.operands.with(3, product.operands[2]) };
   });
-  return result.filter((call) => !moved.has(call));
+  return result.filter((_, i) => !gone.has(calls[i]));
 }
+
+/** Calls between two readers of a value, from which on making it again beats keeping it. */
+const LONG = 50;
+
+/**
+ * What the first calls make of the image, needed once more at the end, is made again there: a
+ * convolution of three channels costs less than a value of the image's size held all along.
+ */
+export function recomputeShallow(calls: readonly TracedCall[], input: F32): TracedCall[] {
+  const shallow = new Map<ArrayBufferLike, TracedCall>(); // by what the call makes
+  for (const call of calls.slice(0, SHALLOW_OPS.length)) {
+    const made = call.operands[call.op === "padImage" ? 2 : 3];
+    const from = (call.operands[0] as F32).buffer;
+    if (!SHALLOW_OPS.includes(call.op) || !isArray(made)) break;
+    if (from !== input.buffer && !shallow.has(from)) break;
+    shallow.set(made.buffer, call);
+  }
+  const lastRead = new Map<ArrayBufferLike, number>();
+  return calls.flatMap((call, at): TracedCall[] => {
+    const again: TracedCall[] = [];
+    const renamed = new Map<ArrayBufferLike, F32>();
+    const remake = (made: F32): F32 => {
+      const maker = shallow.get(made.buffer)!;
+      const copy = new Graph("tracing").floats(made.length);
+      const operands = maker.operands.map((o, i) =>
+        isArray(o) && i === 0 && shallow.has(o.buffer)
+          ? remake(o as F32)
+          : same(o, made)
+            ? copy
+            : o,
+      );
+      again.push({ op: maker.op, operands });
+      return copy;
+    };
+    for (const operand of call.operands.filter(isArray)) {
+      const { buffer } = operand;
+      if (!shallow.has(buffer)) continue;
+      if (at - (lastRead.get(buffer) ?? at) > LONG) renamed.set(buffer, remake(operand as F32));
+      lastRead.set(buffer, at);
+    }
+    if (renamed.size === 0) return [call];
+    const operands = call.operands.map((o) => (isArray(o) && renamed.get(o.buffer)) || o);
+    return [...again, { op: call.op, operands }];
+  });
+}
+
+/** The calls between the image and the shallow features, in order. */
+const SHALLOW_OPS: readonly string[] = ["padImage", "conv2d"];
 
 /**
  * Rows that are scattered back into raster order behind a scan are gathered right behind it

@@ -4,7 +4,7 @@
 // input pixels in registers, so that a tap costs less than half a load. Columns outside the image
 // read as zero vectors, which leaves every sum as it is; rows outside are skipped. The gradient of
 // the input is the same convolution with the kernel mirrored.
-#include "simd.hpp"
+#include "activations.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
@@ -50,14 +50,16 @@ struct Half {
 #endif
 
 // Calls body(Vector type, first channel, lanes) for the vectors that cover the channels.
-template <class Body>
+template <bool kHalves = true, class Body>
 void for_each_vector(int64_t channels, const Body& body) {
   int64_t c = 0;
   for (; c + kLanes <= channels; c += kLanes) body(Whole(), c, kLanes);
 #if defined(__AVX512F__)
-  if (c + 8 <= channels) {
-    body(Half(), c, 8);
-    c += 8;
+  if constexpr (kHalves) {
+    if (c + 8 <= channels) {
+      body(Half(), c, 8);
+      c += 8;
+    }
   }
 #endif
   if (c < channels) body(Part(), c, static_cast<int>(channels - c));
@@ -90,7 +92,17 @@ struct RowJob {
   int64_t row;
 };
 
-template <class Vector, int kKernel, bool kInside>
+// What becomes of a sum: nothing, or a gate of the pixel in the middle.
+static inline void gate(Whole pixel, Whole& sum) {
+  VecF rest;
+  sum.v = pixel.v * sigmoid(sum.v, rest);
+}
+static inline void gate(Part pixel, Part& sum) {
+  VecF rest;
+  sum.v = pixel.v * sigmoid(sum.v, rest);
+}
+
+template <class Vector, int kKernel, bool kInside, bool kGated>
 static inline void conv_block(const RowJob& job, const Image& image, int64_t column, int lanes) {
   constexpr int kPad = kKernel / 2;
   Vector sums[kPixels];
@@ -114,19 +126,22 @@ static inline void conv_block(const RowJob& job, const Image& image, int64_t col
 #pragma GCC unroll 8
   for (int p = 0; p < kPixels; ++p) {
     if (kInside || column + p < image.width) {
+      if constexpr (kGated) {
+        gate(Vector::load(job.x + (column + p) * image.channels, lanes), sums[p]);
+      }
       sums[p].store(job.y + (column + p) * image.channels, lanes);
     }
   }
 }
 
-template <class Vector, int kKernel>
+template <class Vector, int kKernel, bool kGated>
 void conv_row(const RowJob& job, const Image& image, int lanes) {
   constexpr int kPad = kKernel / 2;
   for (int64_t column = 0; column < image.width; column += kPixels) {
     if (column >= kPad && column + kPixels + kPad <= image.width) {
-      conv_block<Vector, kKernel, true>(job, image, column, lanes);
+      conv_block<Vector, kKernel, true, kGated>(job, image, column, lanes);
     } else {
-      conv_block<Vector, kKernel, false>(job, image, column, lanes);
+      conv_block<Vector, kKernel, false, kGated>(job, image, column, lanes);
     }
   }
 }
@@ -144,16 +159,16 @@ float* arrange_weights(const float* weight, const Image& image, int64_t taps, bo
   return arranged;
 }
 
-template <int kKernel>
+template <int kKernel, bool kGated = false>
 void convolve(const float* x, const float* weights, const float* bias, float* y, int64_t batch,
               const Image& image) {
   const int64_t row_floats = image.width * image.channels;
   parallel_for(batch * image.height, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      for_each_vector(image.channels, [&](auto vector, int64_t c, int lanes) {
+      for_each_vector<!kGated>(image.channels, [&](auto vector, int64_t c, int lanes) {
         const RowJob job = {x + r * row_floats + c, weights + c, bias ? bias + c : nullptr,
                             y + r * row_floats + c, r % image.height};
-        conv_row<decltype(vector), kKernel>(job, image, lanes);
+        conv_row<decltype(vector), kKernel, kGated>(job, image, lanes);
       });
     }
   });
@@ -238,6 +253,13 @@ void depthwise_conv(const DepthwiseConv& a) {
   const float* weights = arrange_weights(a.weight.data, image, a.kernel * a.kernel, false);
   if (a.kernel == 3) convolve<3>(a.x.data, weights, a.bias.data, a.y.data, a.batch, image);
   else convolve<5>(a.x.data, weights, a.bias.data, a.y.data, a.batch, image);
+}
+
+void gated_depthwise_conv(const GatedDepthwiseConv& a) {
+  const Image image = {a.height, a.width, a.channels};
+  const float* weights = arrange_weights(a.weight.data, image, a.kernel * a.kernel, false);
+  if (a.kernel == 3) convolve<3, true>(a.x.data, weights, a.bias.data, a.y.data, a.batch, image);
+  else convolve<5, true>(a.x.data, weights, a.bias.data, a.y.data, a.batch, image);
 }
 
 void depthwise_conv_grad_input(const DepthwiseConvGradInput& a) {

@@ -1,23 +1,10 @@
 // Fast element-wise ops; shapes and formulas as in native/ops/elementwise.cpp. Streams over memory
 // with one vector in flight, so all of them run near memory speed.
-#include "gelu.hpp"
+#include "activations.hpp"
 #include "sweep.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
-namespace {
-
-// s = 1/(1 + exp(-x)) and 1 - s, which keeps its digits where s is near 1; exp clamps its
-// argument, so NaN is put back.
-static inline VecF sigmoid(VecF x, VecF& rest) {
-  const VecF e = exp(splat(0.0f) - x);
-  const VecF s = where_le(x, x, splat(1.0f) / (splat(1.0f) + e), x);
-  rest = e * s;
-  return s;
-}
-
-}  // namespace
-
 void gelu(const Gelu& a) {
   const float* x = a.x.data;
   float* y = a.y.data;

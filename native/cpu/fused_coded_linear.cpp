@@ -2,9 +2,9 @@
 // a few rows at a time go from codes to codes without leaving the first cache. Every step is the
 // loop of the op that it stands for (code_product, gelu, norm_rows, levels), so the bits are theirs.
 #include "../core/stream.hpp"
+#include "activations.hpp"
 #include "code_product.hpp"
 #include "fused_tile.hpp"
-#include "gelu.hpp"
 #include "levels.hpp"
 #include "norm_rows.hpp"
 

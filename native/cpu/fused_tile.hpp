@@ -1,8 +1,8 @@
 // The fused coded linear layer where one tile of registers holds whole rows (AVX-512, at most 64
 // outputs): from the sums of products to the codes of the next layer nothing is stored in between.
 #pragma once
+#include "activations.hpp"
 #include "code_product.hpp"
-#include "gelu.hpp"
 #include "levels.hpp"
 #include "norm_rows.hpp"
 

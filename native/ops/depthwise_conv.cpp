@@ -43,6 +43,13 @@ void depthwise_conv(const DepthwiseConv& a) {
   }
 }
 
+void sigmoid_gate(const SigmoidGate&);
+
+void gated_depthwise_conv(const GatedDepthwiseConv& a) {
+  depthwise_conv({a.x, a.weight, a.bias, a.y, a.batch, a.height, a.width, a.channels, a.kernel});
+  sigmoid_gate({a.x, a.y, a.y, a.batch * a.height * a.width * a.channels});
+}
+
 // Input pixel p meets output pixel p + shift through the mirrored tap: the taps of p, mirrored.
 void depthwise_conv_grad_input(const DepthwiseConvGradInput& a) {
   const int64_t taps = a.kernel * a.kernel;

@@ -53,4 +53,14 @@ struct FusedCodedLinear {
   static constexpr int64_t kMostFused = 256;
 };
 
+// y = x * sigmoid(depthwise_conv(x)), of DepthwiseConv's shapes: a gate made from what it gates.
+struct GatedDepthwiseConv {
+  F32 x, weight, bias, y;
+  int64_t batch, height, width, channels, kernel;
+  SPR2Q_FIELDS(x, weight, bias, y, batch, height, width, channels, kernel)
+  const char* check() const {
+    return DepthwiseConv{x, weight, bias, y, batch, height, width, channels, kernel}.check();
+  }
+};
+
 }  // namespace spr2q

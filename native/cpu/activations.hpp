@@ -1,3 +1,5 @@
+// Activations in vectors, for the ops of that name and for those that have them fused in.
+//
 // gelu: with t = |x|, x Phi(x) = max(x, 0) - t Phi(-t), and Phi(-t) = exp(-t^2/2) k P(k) with
 // k = 1/(1 + p t), the form of Abramowitz and Stegun 7.1.26 with six coefficients, fitted for
 // the least largest error: 9.3e-9 on Phi, below the rounding of float32. The tail of negative x
@@ -33,6 +35,15 @@ static inline VecF gelu_of(VecF v) {
   VecF bell, tail;
   normal_tail(t, bell, tail);
   return max(splat(0.0f), v) - min(splat(kGeluEnd), t) * tail;
+}
+
+// s = 1/(1 + exp(-x)) and 1 - s, which keeps its digits where s is near 1; exp clamps its
+// argument, so NaN is put back.
+static inline VecF sigmoid(VecF x, VecF& rest) {
+  const VecF e = exp(splat(0.0f) - x);
+  const VecF s = where_le(x, x, splat(1.0f) / (splat(1.0f) + e), x);
+  rest = e * s;
+  return s;
 }
 
 }  // namespace
