@@ -13,16 +13,31 @@ export interface Life {
 
 export const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
 
+const duration = (life: Life): number => life.last - life.first;
+
+/** Orders in which values may be placed; which one leaves the fewest holes depends on the network. */
+const ORDERS: readonly ((a: Life, b: Life) => number)[] = [
+  (a, b) => b.bytes - a.bytes || duration(b) - duration(a),
+  (a, b) => duration(b) - duration(a) || b.bytes - a.bytes,
+  (a, b) => b.bytes - a.bytes || a.first - b.first,
+  (a, b) => a.first - b.first || b.bytes - a.bytes,
+];
+
 /**
- * Gives every value the lowest address that no other value of its time has; returns the bytes that
- * all need. Large and long values first: what lives long at the bottom leaves one hole, not many.
+ * Gives every value an address that no other value of its time has; returns the bytes that all need:
+ * the least that any of the orders needs.
  */
 export function placeBuffers(lives: Iterable<Life>): number {
-  const duration = (life: Life): number => life.last - life.first;
-  const order = [...lives].sort((a, b) => b.bytes - a.bytes || duration(b) - duration(a));
+  const all = [...lives];
+  const sizes = ORDERS.map((order) => placeInOrder(all, order));
+  return placeInOrder(all, ORDERS[sizes.indexOf(Math.min(...sizes))]);
+}
+
+/** Lowest addresses, one value after the other. */
+function placeInOrder(lives: readonly Life[], order: (a: Life, b: Life) => number): number {
   const placed: Life[] = []; // by address
   let size = 0;
-  for (const life of order) {
+  for (const life of [...lives].sort(order)) {
     let offset = 0;
     for (const other of placed) {
       if (other.last < life.first || other.first > life.last) continue;
