@@ -15,7 +15,7 @@ namespace {
 // image's values span tens of thousands of small pages, each a fault when it is first touched and an
 // entry that the address cache has no room for.
 constexpr int64_t kHugePage = 2 << 20;
-constexpr int64_t kSpare = 64 << 20;  // bytes of the block kept between runs, at most
+constexpr int64_t kSpare = 128 << 20;  // bytes of the block kept between runs, at most
 
 std::atomic<int64_t> held{0};
 std::atomic<int64_t> peak{0};
