@@ -173,8 +173,11 @@ static const float* padded_row(const float* values, int64_t count, bool repeated
 
 static void run_tiles(const FusedCodedLinear& a) {
   const RowShape row_of_out = row_shape(a.out), shape = row_shape(a.out - a.first);
-  const bool whole_lines = row_of_out.last == kLanes && reinterpret_cast<uintptr_t>(a.y.data) % 64 == 0;
-  const bool in_registers = a.first == 0 && (!a.y || (a.kept == a.out && (!a.streamed || whole_lines)));
+  const bool aligned = reinterpret_cast<uintptr_t>(a.y.data) % 64 == 0;
+  const bool whole_lines = row_of_out.last == kLanes && aligned;
+  const bool halves = a.out == 48 && a.first == 24 && a.kept == 24 && a.y && aligned;
+  const bool in_registers =
+      halves || (a.first == 0 && (!a.y || (a.kept == a.out && (!a.streamed || whole_lines))));
   with_dot(a, [&](const Plan& plan, auto dot) {
     typedef decltype(dot) Dot;
     const PackedCodes codes = {a.x.data, a.rows};
@@ -182,7 +185,7 @@ static void run_tiles(const FusedCodedLinear& a) {
       const Coders coders(a);
       TileChain chain = {a.added.data, nullptr, a.residual.data, a.y.data, nullptr, nullptr, {}, 0,
                          a.gelu != 0, a.factor != 1, a.streamed != 0,
-                         static_cast<float>(a.factor), row_of_out};
+                         static_cast<float>(a.factor), row_of_out, halves, shape};
       if (a.residual) chain.scale = padded_row(a.scale.data, a.out, false, kScales);
       if (in_registers) {
         chain.norm_weight = a.norm_weight.data;
@@ -191,7 +194,7 @@ static void run_tiles(const FusedCodedLinear& a) {
           const Coder& coder = coders.list[chain.coder_count];
           chain.coders[chain.coder_count++] = {
               coder.codes, coder.levels,
-              padded_row(lower.data, a.out, granularity != kColumn, slot), coder.binary};
+              padded_row(lower.data, a.out - a.first, granularity != kColumn, slot), coder.binary};
         };
         if (a.codes) add_coder(a.lower, a.granularity, kTileOffsets);
         if (a.more_codes) add_coder(a.more_lower, a.more_granularity, kMoreTileOffsets);

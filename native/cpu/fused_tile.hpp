@@ -32,6 +32,8 @@ struct TileChain {
   bool gelu, scaled, past_caches;
   float factor;
   RowShape shape;
+  bool halves;     // 48 outputs: y keeps the first 24 columns, norm and quantisers take the others
+  RowShape half;
 };
 
 template <bool kBinary, int R, int V, bool kTail>
@@ -48,6 +50,50 @@ static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], 
       else store_codes_of<kBinary>(Whole{}, to, value[r][v], lower, coder.levels);
     }
   }
+}
+
+// Norm and quantisers on R rows in registers.
+template <int R, int V, bool kTail>
+static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], int64_t row,
+                                 int64_t valid, const RowShape& shape) {
+  if (chain.norm_weight) {
+#pragma GCC unroll 2
+    for (int q = 0; q < R / kQuad; ++q) {
+      VecF(&quad)[kQuad][V] = reinterpret_cast<VecF(&)[kQuad][V]>(value[q * kQuad]);
+      normalise_quad<V, kTail>(quad, chain.norm_weight, chain.norm_bias, shape);
+    }
+  }
+  for (int i = 0; i < chain.coder_count; ++i) {
+    const TileCoder& coder = chain.coders[i];
+    if (coder.binary) code_tile<true, R, V, kTail>(coder, value, row, valid, shape);
+    else code_tile<false, R, V, kTail>(coder, value, row, valid, shape);
+  }
+}
+
+// Rows of 48 values: the first 24 to y, the others to norm and quantisers.
+template <int R>
+static inline void split_rows(const TileChain& chain, const VecF (&value)[R][3], int64_t row,
+                              int64_t valid) {
+  constexpr int kHalf = 24;
+  VecF rest[R][2];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const __m512i first = _mm512_castps_si512(value[r][0].v);
+    const __m512i middle = _mm512_castps_si512(value[r][1].v);
+    const __m512i last = _mm512_castps_si512(value[r][2].v);
+    rest[r][0] = {_mm512_castsi512_ps(_mm512_alignr_epi32(last, middle, 8))};
+    rest[r][1] = {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_setzero_si512(), last, 8))};
+    if (r >= valid) continue;
+    __m256i* to = reinterpret_cast<__m256i*>(chain.y + (row + r) * kHalf);
+    const __m256i parts[3] = {_mm512_castsi512_si256(first), _mm512_extracti64x4_epi64(first, 1),
+                              _mm512_castsi512_si256(middle)};
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+      if (chain.past_caches) _mm256_stream_si256(to + i, parts[i]);
+      else _mm256_storeu_si256(to + i, parts[i]);
+    }
+  }
+  norm_and_code<R, 2, true>(chain, rest, row, valid, chain.half);
 }
 
 // Rows [first, first + R) of the tile that begins with `row`. A function of its own, as tile_block.
@@ -98,6 +144,9 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
       x = fma(load(chain.scale + v * kLanes), load_vector<kTail>(chain.residual + at, v, V, shape), x);
     });
   }
+  if constexpr (V == 3 && !kTail) {
+    if (chain.halves) return split_rows<R>(chain, value, row + first, valid);
+  }
   if (chain.y) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -110,18 +159,7 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
       }
     }
   }
-  if (chain.norm_weight) {
-#pragma GCC unroll 2
-    for (int q = 0; q < R / kQuad; ++q) {
-      VecF(&quad)[kQuad][V] = reinterpret_cast<VecF(&)[kQuad][V]>(value[q * kQuad]);
-      normalise_quad<V, kTail>(quad, chain.norm_weight, chain.norm_bias, shape);
-    }
-  }
-  for (int i = 0; i < chain.coder_count; ++i) {
-    const TileCoder& coder = chain.coders[i];
-    if (coder.binary) code_tile<true, R, V, kTail>(coder, value, row + first, valid, shape);
-    else code_tile<false, R, V, kTail>(coder, value, row + first, valid, shape);
-  }
+  norm_and_code<R, V, kTail>(chain, value, row + first, valid, shape);
 }
 
 template <class Dot, int V>
