@@ -78,6 +78,13 @@ export interface NativeBinding {
     gelu: number, kept: number, first: number, bits: number, granularity: number,
     moreBits: number, moreGranularity: number, streamed: number, factor: number,
   ): void;
+  fusedCodedDepthwiseConv(
+    x: U8, weight: U8, xLower: F32, xUpper: F32, weightLower: F32, weightUpper: F32,
+    bias: F32 | null, factor: F32, lower: F32, upper: F32, codes: U8, batch: number,
+    height: number, width: number, channels: number, kernel: number, xBits: number,
+    weightBits: number, xGranularity: number, weightGranularity: number, storageBits: number,
+    bits: number, granularity: number,
+  ): void;
   gatedDepthwiseConv(
     x: F32, weight: F32, bias: F32 | null, y: F32, batch: number, height: number, width: number,
     channels: number, kernel: number,

@@ -9,7 +9,7 @@ import { Graph, type TracedCall } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
-import { fuseCodedAttentions, fuseCodedLinears, STREAMED } from "./fuse.ts";
+import { fuseCodedAttentions, fuseCodedConvolutions, fuseCodedLinears, STREAMED } from "./fuse.ts";
 import {
   foldConstants,
   gateInConvolution,
@@ -186,7 +186,9 @@ export function encode(
   fused: boolean,
 ): Encoded {
   const packed = packWeights(foldConstants(traced, input));
-  const calls = fused ? fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))) : packed;
+  const calls = fused
+    ? fuseCodedConvolutions(fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))))
+    : packed;
   const segments = fused
     ? segmentsOf(calls)
     : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));

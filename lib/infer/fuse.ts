@@ -201,6 +201,36 @@ export function fuseCodedAttentions(calls: readonly TracedCall[]): TracedCall[] 
   return fused.filter((_, i) => !gone.has(calls[i]));
 }
 
+/** Coded depth-wise convolutions joined with a product and its quantiser, where that is all. */
+export function fuseCodedConvolutions(calls: readonly TracedCall[]): TracedCall[] {
+  const touches = touchesOf(calls);
+  const gone = new Set<TracedCall>();
+  /** The one call that reads what `maker` makes at its operand `at`. */
+  const onlyReader = (maker: TracedCall, at: number): TracedCall | null => {
+    const made = maker.operands[at];
+    const touching = isArray(made) ? touches.get(made.buffer)! : [];
+    return touching.length === 2 ? calls[touching[1]] : null;
+  };
+  const fused = calls.map((call): TracedCall => {
+    if (call.op !== "codedDepthwiseConv") return call;
+    const product = onlyReader(call, 7);
+    const coder = product?.op === "multiply" ? onlyReader(product, 2) : null;
+    if (!product || !coder || !isShared(coder)) return call;
+    const { operands: o } = call;
+    const factor = product.operands.slice(0, 2).find((side) => side !== o[7]);
+    // The other factor must be there when the convolution runs.
+    const made = isArray(factor ?? null) ? touches.get((factor as NativeArray).buffer)![0] : -1;
+    if (made < 0 || made > calls.indexOf(call)) return call;
+    const [, lower, upper, codes, , , granularity, bits] = coder.operands;
+    gone.add(product).add(coder);
+    return {
+      op: "fusedCodedDepthwiseConv",
+      operands: [...o.slice(0, 7), factor!, lower, upper, codes, ...o.slice(8), bits, granularity],
+    };
+  });
+  return fused.filter((_, i) => !gone.has(calls[i]));
+}
+
 /** `calls` with each coded linear layer joined with what follows it on each token. */
 export function fuseCodedLinears(calls: readonly TracedCall[]): TracedCall[] {
   const touches = touchesOf(calls);

@@ -29,6 +29,7 @@ namespace spr2q {
   X(linear_grad_input, LinearGradInput) X(linear_grad_weight, LinearGradWeight)            \
   X(coded_linear, CodedLinear) X(pack_coded_linear, PackCodedLinear)                       \
   X(packed_coded_linear, PackedCodedLinear) X(fused_coded_linear, FusedCodedLinear)        \
+  X(fused_coded_depthwise_conv, FusedCodedDepthwiseConv)                                   \
   X(gated_depthwise_conv, GatedDepthwiseConv)                                              \
   X(conv2d, Conv2d) X(conv2d_grad_input, Conv2dGradInput)                                  \
   X(conv2d_grad_weight, Conv2dGradWeight) X(depthwise_conv, DepthwiseConv)                 \

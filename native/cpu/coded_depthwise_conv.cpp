@@ -8,7 +8,7 @@
 //     rows interleaved byte by byte meet two kernel rows in one maddubs;
 //   * floats (everything else): codes and sums as float32, exact below 2^24.
 #include "../core/coded_depthwise.hpp"
-#include "simd.hpp"
+#include "coder.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kRows = 16;  // output rows per thread chunk
 constexpr int64_t kFlat = 16;  // flat positions per step, on every instruction set
 
-enum Slot { kWeights = 0, kConstants = 1, kScales = 2, kRing = 3, kColumns = 4, kRowConstants = 5 };
+enum Slot { kWeights = 0, kConstants = 1, kScales = 2, kRing = 3, kColumns = 4, kRowConstants = 5, kRow = 6, kOffsets = 7 };
 
 int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
 
@@ -94,6 +94,35 @@ const uint8_t* input_row(const CodedDepthwiseConv& a, const Plan& plan, int64_t 
   return a.x.data + (sample * a.height + row) * plan.row;
 }
 
+// Where rows of results go: to y, or multiplied and as codes. Of one thread.
+class RowSink {
+ public:
+  RowSink(const CodedDepthwiseConv& a, const FusedCodedDepthwiseConv* fused)
+      : y_(a.y.data), row_(a.width * a.channels), fused_(fused) {
+    if (!fused) return;
+    y_ = scratch<float>(kRow, row_);
+    coder_ = coder(fused->lower, fused->upper, fused->codes, a.channels, fused->granularity,
+                   fused->bits, kOffsets);
+  }
+  // Memory for row `row` of the batch.
+  float* begin(int64_t row) const { return fused_ ? y_ : y_ + row * row_; }
+  void end(int64_t row) const {
+    if (!fused_) return;
+    float* y = y_;
+    const float* factor = fused_->factor.data + row * row_;
+    sweep(0, row_, [=](int64_t i, auto lanes) {
+      lanes.store(y + i, lanes.load(factor + i) * lanes.load(y + i));
+    });
+    code_values(coder_, y, row_, coder_.codes + row * row_);
+  }
+
+ private:
+  float* y_;
+  int64_t row_;
+  const FusedCodedDepthwiseConv* fused_;
+  Coder coder_;
+};
+
 // ---- codes as floats ------------------------------------------------------------------------
 
 void arrange_float_weights(const CodedDepthwiseConv& a, Plan* plan) {
@@ -150,8 +179,8 @@ void float_row(const CodedDepthwiseConv& a, const Plan& plan, const float* ring,
 }
 
 template <int kKernel>
-void float_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, int64_t first,
-                int64_t last) {
+void float_rows(const CodedDepthwiseConv& a, const Plan& plan, const RowSink& sink, int64_t sample,
+                int64_t first, int64_t last) {
   constexpr int64_t kPad = kKernel / 2;
   float* ring = scratch<float>(kRing, kKernel * plan.pitch);
   float* constants = scratch<float>(kRowConstants, plan.row + kFlat);
@@ -167,8 +196,8 @@ void float_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, i
     const int64_t row_class = border_class(row, a.height, a.kernel);
     if (row_class != filled) fill_row_constants(a, plan, row_class, constants);
     filled = row_class;
-    float_row<kKernel>(a, plan, ring, row, constants,
-                       a.y.data + (sample * a.height + row) * plan.row);
+    float_row<kKernel>(a, plan, ring, row, constants, sink.begin(sample * a.height + row));
+    sink.end(sample * a.height + row);
   }
 }
 
@@ -273,8 +302,8 @@ void byte_row(const CodedDepthwiseConv& a, const Plan& plan, const uint8_t* cons
 }
 
 template <int kKernel>
-void byte_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, int64_t first,
-               int64_t last) {
+void byte_rows(const CodedDepthwiseConv& a, const Plan& plan, const RowSink& sink, int64_t sample,
+               int64_t first, int64_t last) {
   constexpr int64_t kPad = kKernel / 2;
   constexpr int kPairs = (kKernel + 1) / 2, kSlots = 2 * kPairs - 1;
   uint8_t* ring = scratch<uint8_t>(kRing, kSlots * plan.pitch * 2);
@@ -299,8 +328,8 @@ void byte_rows(const CodedDepthwiseConv& a, const Plan& plan, int64_t sample, in
     const uint8_t* pairs[kPairs];
     for (int k = 0; k < kPairs; ++k) pairs[k] = pair_row(row - kPad + 2 * k);
     sum_columns<kPairs>(plan, pairs, columns);
-    byte_row<kKernel>(a, plan, pairs, columns, constants,
-                      a.y.data + (sample * a.height + row) * plan.row);
+    byte_row<kKernel>(a, plan, pairs, columns, constants, sink.begin(sample * a.height + row));
+    sink.end(sample * a.height + row);
   }
 }
 
@@ -312,9 +341,7 @@ bool fits_bytes(const CodedDepthwiseConv& a) {
 
 #endif  // __AVX2__
 
-}  // namespace
-
-void coded_depthwise_conv(const CodedDepthwiseConv& a) {
+void convolve(const CodedDepthwiseConv& a, const FusedCodedDepthwiseConv* fused) {
   Plan plan = {};
   plan.phases = a.channels / common_divisor(a.channels, kFlat);
   plan.row = a.width * a.channels;
@@ -331,20 +358,29 @@ void coded_depthwise_conv(const CodedDepthwiseConv& a) {
   if (!bytes) arrange_float_weights(a, &plan);
   const int64_t chunks = (a.height + kRows - 1) / kRows;
   parallel_for(a.batch * chunks, 1, [&](int64_t begin, int64_t end) {
+    const RowSink sink(a, fused);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t sample = unit / chunks, first = unit % chunks * kRows;
       const int64_t last = first + kRows < a.height ? first + kRows : a.height;
 #if defined(__AVX2__)
       if (bytes) {
-        if (a.kernel == 3) byte_rows<3>(a, plan, sample, first, last);
-        else byte_rows<5>(a, plan, sample, first, last);
+        if (a.kernel == 3) byte_rows<3>(a, plan, sink, sample, first, last);
+        else byte_rows<5>(a, plan, sink, sample, first, last);
         continue;
       }
 #endif
-      if (a.kernel == 3) float_rows<3>(a, plan, sample, first, last);
-      else float_rows<5>(a, plan, sample, first, last);
+      if (a.kernel == 3) float_rows<3>(a, plan, sink, sample, first, last);
+      else float_rows<5>(a, plan, sink, sample, first, last);
     }
   });
+}
+
+}  // namespace
+
+void coded_depthwise_conv(const CodedDepthwiseConv& a) { convolve(a, nullptr); }
+
+void fused_coded_depthwise_conv(const FusedCodedDepthwiseConv& a) {
+  convolve(a.convolution({nullptr, 0}), &a);
 }
 
 }  // namespace SPR2Q_ISA

@@ -4,8 +4,8 @@
 #include "../core/stream.hpp"
 #include "activations.hpp"
 #include "code_product.hpp"
+#include "coder.hpp"
 #include "fused_tile.hpp"
-#include "levels.hpp"
 #include "norm_rows.hpp"
 
 namespace spr2q {
@@ -34,43 +34,6 @@ static inline void copy_columns(const Columns& from, int64_t rows, int64_t count
     const float* row = from.x + r * from.width + from.first;
     sweep(0, count, [=](int64_t i, auto lanes) { lanes.store(to + i, lanes.load(row + i)); });
   }
-}
-
-// The quantiser of one output, its offsets repeated to whole vectors where columns have their own.
-struct Coder {
-  uint8_t* codes;
-  Levels levels;
-  Pattern offsets;
-  bool binary;
-};
-
-static Coder coder(const F32& lower, const F32& upper, const U8& codes, int64_t columns,
-                   int64_t granularity, int64_t bits, int slot) {
-  const bool by_column = granularity == kColumn;
-  const Grid grid = by_column ? grid_from(0.0f, upper.data[0], bits)
-                              : grid_between(lower.data[0], upper.data[0], bits);
-  Pattern offsets = {nullptr, 0, 0};
-  if (by_column) {
-    offsets = repeat(lower.data, columns, slot);
-  } else {
-    float* one = scratch<float>(slot, kLanes);
-    for (int i = 0; i < kLanes; ++i) one[i] = lower.data[0];
-    offsets = {one, kLanes, 1};
-  }
-  return {codes.data, Levels(grid), offsets, bits == 1};
-}
-
-// Codes of n contiguous values, which begin on a row; `to` is where theirs go.
-template <bool kBinary>
-static inline void code_values(const Coder& coder, const float* x, int64_t n, uint8_t* to) {
-  sweep_pattern(coder.offsets.size, 0, n, [&](int64_t i, int64_t j, auto lanes) {
-    store_codes_of<kBinary>(lanes, to + i, lanes.load(x + i), load(coder.offsets.data + j),
-                            coder.levels);
-  });
-}
-static inline void code_values(const Coder& coder, const float* x, int64_t n, uint8_t* to) {
-  if (coder.binary) code_values<true>(coder, x, n, to);
-  else code_values<false>(coder, x, n, to);
 }
 
 // The quantisers of `a`, for the thread that runs a task.

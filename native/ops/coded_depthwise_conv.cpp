@@ -3,6 +3,9 @@
 // float32 epilogue is the one that ops.hpp fixes, so every backend returns these very bits.
 #include <cmath>
 
+#include <cstddef>
+#include <vector>
+
 #include "../core/coded_depthwise.hpp"
 
 namespace spr2q {
@@ -35,6 +38,18 @@ void coded_depthwise_conv(const CodedDepthwiseConv& a) {
                     std::fmaf(scales.r, static_cast<float>(total), constant));
     }
   }
+}
+
+void multiply(const Multiply&);
+void quantize(const Quantize&);
+
+void fused_coded_depthwise_conv(const FusedCodedDepthwiseConv& a) {
+  const int64_t rows = a.batch * a.height * a.width, size = rows * a.channels;
+  std::vector<float> memory(static_cast<std::size_t>(size));
+  const F32 y = {memory.data(), size};
+  coded_depthwise_conv(a.convolution(y));
+  multiply({a.factor, y, y, size});
+  quantize({y, a.lower, a.upper, a.codes, rows, a.channels, a.granularity, a.bits});
 }
 
 }  // namespace ops

@@ -53,6 +53,32 @@ struct FusedCodedLinear {
   static constexpr int64_t kMostFused = 256;
 };
 
+// codes = quantize(factor * coded_depthwise_conv(...)), with factor, codes (batch,height,width,
+// channels) and bounds lower, upper of kTensor or kColumn; the other operands as in
+// CodedDepthwiseConv.
+struct FusedCodedDepthwiseConv {
+  U8 x, weight;
+  F32 x_lower, x_upper, weight_lower, weight_upper, bias, factor, lower, upper;
+  U8 codes;
+  int64_t batch, height, width, channels, kernel, x_bits, weight_bits, x_granularity,
+      weight_granularity, storage_bits, bits, granularity;
+  SPR2Q_FIELDS(x, weight, x_lower, x_upper, weight_lower, weight_upper, bias, factor, lower, upper,
+               codes, batch, height, width, channels, kernel, x_bits, weight_bits, x_granularity,
+               weight_granularity, storage_bits, bits, granularity)
+  // The convolution alone, to y.
+  CodedDepthwiseConv convolution(const F32& y) const {
+    return {x, weight, x_lower, x_upper, weight_lower, weight_upper, bias, y, batch, height, width,
+            channels, kernel, x_bits, weight_bits, x_granularity, weight_granularity, storage_bits};
+  }
+  const char* check() const {
+    if (const char* problem = convolution(factor).check()) return problem;
+    SPR2Q_NEED(codes.size >= batch * height * width * channels);
+    SPR2Q_NEED(bits >= 1 && bits <= 8 && (granularity == kTensor || granularity == kColumn));
+    SPR2Q_NEED(lower.size >= bound_count(granularity, 0, channels) && upper.size >= 1);
+    return nullptr;
+  }
+};
+
 // y = x * sigmoid(depthwise_conv(x)), of DepthwiseConv's shapes: a gate made from what it gates.
 struct GatedDepthwiseConv {
   F32 x, weight, bias, y;
