@@ -265,11 +265,7 @@ void attend_bytes(const CodedWindowAttention& a, const Output& output, const Cod
   m.place.move_to(layout.windows, window, a.heads * a.head_dim, grids.factor);
   for (int64_t head = 0; head < a.heads; ++head) {
     const int64_t column = head * a.head_dim;
-    if (a.head_dim == D) {
-      tile.template pack<true>(a, m.place.at, column);
-    } else {
-      tile.template pack<false>(a, m.place.at, column);
-    }
+    tile.pack(a, m.place.at, column);
     const auto start = [&](int64_t p) { return Start(layout, bias, offset, m.place, head, p); };
     int64_t p = 0;
     for (; p + kBlock < keys; p += 2 * kBlock) {

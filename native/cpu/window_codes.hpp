@@ -3,7 +3,7 @@
 // and four keys' weights q^2 (at most 225, from codes of up to 4 bits) meet their values in one; the
 // weights come from a table over the grid of exponents (core/exponent.hpp), 64 in one instruction.
 // Every sum is exact, and logits come from the float path's operations in its order: same bits.
-// Per head: q as (head_dim/4, padded positions) of four codes each, k as (keys, head_dim/4), v as
+// Per head: q as (head_dim/4, padded positions) of four codes each, k as (keys/4, head_dim/4, 4), v as
 // (keys/4, dimensions) of one dimension of four keys. W(keys/4, 16): four weights per query.
 #pragma once
 #include "../core/grid.hpp"
@@ -42,6 +42,7 @@ template <int D>
 struct CodeTile {
   static constexpr int kWords = (D + 3) / 4;
   static constexpr int kDims = 4 * kWords;
+  static constexpr int round_up_words() { return (kWords + 3) / 4 * 4; }
 
   int64_t keys, groups, padded;
   uint32_t *q, *k, *v;
@@ -63,54 +64,48 @@ struct CodeTile {
     key_sum = reinterpret_cast<float*>(k + kWords * round_up(keys, 16));
   }
 
-  // Codes 4 i ... 4 i + 3 of a row, zeros behind head_dim; kFull: head_dim is D.
-  template <bool kFull>
-  static uint32_t word(const uint8_t* row, int i, int64_t head_dim) {
-    const int64_t width = (kFull ? D : head_dim) - 4 * i;
-    uint32_t bytes = 0;
-    if (width >= 4) {
-      std::memcpy(&bytes, row + 4 * i, 4);
-    } else if (width == 2) {
-      std::memcpy(&bytes, row + 4 * i, 2);
-    } else {
-      for (int64_t d = 0; d < width; ++d) bytes |= uint32_t{row[4 * i + d]} << (8 * d);
+  // words[i] = codes 4 i ... 4 i + 3 of four rows side by side, zeros behind head_dim. Rows past the
+  // last repeat the first.
+  static inline void four_rows(const uint8_t* codes, const int64_t* at, int64_t j, int64_t rows,
+                               int64_t head_dim, __m128i (&words)[round_up_words()]) {
+    for (int i = 0; i < kWords; i += 4) {
+      const int64_t left = head_dim - 4 * i;
+      const __mmask16 here = static_cast<__mmask16>(left >= 16 ? 0xffff : left > 0 ? (1 << left) - 1 : 0);
+      __m128i row[4];
+      for (int r = 0; r < 4; ++r) {
+        row[r] = _mm_maskz_loadu_epi8(here, codes + at[j + r < rows ? j + r : 0] + 4 * i);
+      }
+      const __m128i a = _mm_unpacklo_epi32(row[0], row[1]), b = _mm_unpacklo_epi32(row[2], row[3]);
+      const __m128i c = _mm_unpackhi_epi32(row[0], row[1]), d = _mm_unpackhi_epi32(row[2], row[3]);
+      words[i] = _mm_unpacklo_epi64(a, b);
+      words[i + 1] = _mm_unpackhi_epi64(a, b);
+      words[i + 2] = _mm_unpacklo_epi64(c, d);
+      words[i + 3] = _mm_unpackhi_epi64(c, d);
     }
-    return bytes;
   }
 
-  template <bool kFull>
   SPR2Q_PASS void pack(const CodedWindowAttention& a, const int64_t* at, int64_t column) {
-    const int64_t head_dim = a.head_dim;
-    for (int64_t j = 0; j < padded; ++j) {
-      const uint8_t* row = a.q.data + column + at[j < keys ? j : 0];
-      for (int i = 0; i < kWords; ++i) q[i * padded + j] = word<kFull>(row, i, head_dim);
+    __m128i words[round_up_words()];
+    const auto to = [](uint32_t* p) { return reinterpret_cast<__m128i*>(p); };
+    for (int64_t j = 0; j < padded; j += 4) {
+      four_rows(a.q.data + column, at, j, keys, a.head_dim, words);
+      for (int i = 0; i < kWords; ++i) _mm_storeu_si128(to(q + i * padded + j), words[i]);
     }
-    for (int64_t j = 0; j < keys; ++j) {
-      const uint8_t* row = a.k.data + column + at[j];
-      uint32_t pairs = 0;  // two sums of 16 bits
-      for (int i = 0; i < kWords; ++i) {
-        const uint32_t bytes = word<kFull>(row, i, head_dim);
-        k[j * kWords + i] = bytes;
-        pairs += (bytes & 0x00ff00ffu) + ((bytes >> 8) & 0x00ff00ffu);
-      }
-      key_sum[j] = static_cast<float>((pairs & 0xffffu) + (pairs >> 16));
-    }
+    const __m128i ones = _mm_set1_epi8(1);
     const __m128i across =
         _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (int64_t g = 0; g < groups; ++g) {
-      const uint8_t* row[4];
-      for (int64_t r = 0; r < 4; ++r) {
-        row[r] = a.v.data + column + at[4 * g + r < keys ? 4 * g + r : 0];
-      }
+      four_rows(a.k.data + column, at, 4 * g, keys, a.head_dim, words);
+      __m128i sums = _mm_setzero_si128();
       for (int i = 0; i < kWords; ++i) {
-        // A row past the last key repeats the first: its weight is 0.
-        const __m128i rows = _mm_setr_epi32(
-            static_cast<int32_t>(word<kFull>(row[0], i, head_dim)),
-            static_cast<int32_t>(word<kFull>(row[1], i, head_dim)),
-            static_cast<int32_t>(word<kFull>(row[2], i, head_dim)),
-            static_cast<int32_t>(word<kFull>(row[3], i, head_dim)));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(v + g * kDims + 4 * i),
-                         _mm_shuffle_epi8(rows, across));
+        _mm_storeu_si128(to(k + (g * kWords + i) * 4), words[i]);
+        sums = _mm_dpbusd_epi32(sums, words[i], ones);
+      }
+      _mm_storeu_ps(key_sum + 4 * g, _mm_cvtepi32_ps(sums));
+      // Keys past the last repeat the first here: their weight is 0.
+      four_rows(a.v.data + column, at, 4 * g, keys, a.head_dim, words);
+      for (int i = 0; i < kWords; ++i) {
+        _mm_storeu_si128(to(v + g * kDims + 4 * i), _mm_shuffle_epi8(words[i], across));
       }
     }
   }
@@ -133,11 +128,11 @@ struct CodeTile {
     }
     const int32_t* offset = from[0].offset;
     const uint8_t* label = from[0].label;
-    for (int64_t j = 0; j < keys; ++j) {
+    const auto one_key = [&](int64_t j, const uint32_t* at) __attribute__((always_inline)) {
       __m512i product[N];
       for (int b = 0; b < N; ++b) product[b] = _mm512_setzero_si512();
       for (int i = 0; i < kWords; ++i) {
-        const __m512i key = _mm512_set1_epi32(static_cast<int32_t>(k[j * kWords + i]));
+        const __m512i key = _mm512_set1_epi32(static_cast<int32_t>(at[4 * i]));
         for (int b = 0; b < N; ++b) {
           product[b] = _mm512_dpbusd_epi32(product[b], query[b][i], key);
         }
@@ -151,7 +146,14 @@ struct CodeTile {
         largest[b] = max(logit, largest[b]);  // NaN passes by, as in the reference
         store(S[b] + j * kBlock, logit);
       }
+    };
+    const uint32_t* at = k;
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4, at += 4 * kWords) {
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) one_key(j + r, at + r);
     }
+    for (int64_t r = 0; j < keys; ++j, ++r) one_key(j, at + r);
     // Keys that fill the last group of four: far below, so that their codes are 0.
     for (int b = 0; b < N; ++b) {
       for (int64_t j = keys; j < 4 * groups; ++j) store(S[b] + j * kBlock, splat(-3.4e38f));
