@@ -252,6 +252,18 @@ void attend_blocks(const CodeTile<D>& tile, const Output& output, const CodeGrid
   }
 }
 
+// Asks for the operands of positions [begin, end) of the window to the right, which is most often the
+// next one: each window's rows come from beyond the caches, and its first head would wait for them.
+static inline void fetch_next(const CodedWindowAttention& a, const int64_t* at, int64_t begin,
+                              int64_t end) {
+  const int64_t right = a.window * a.heads * a.head_dim;
+  for (int64_t p = begin; p < end; ++p) {
+    __builtin_prefetch(a.q.data + at[p] + right, 0, 2);
+    __builtin_prefetch(a.k.data + at[p] + right, 0, 2);
+    __builtin_prefetch(a.v.data + at[p] + right, 0, 2);
+  }
+}
+
 // The case that serving runs, in integers; see window_codes.hpp.
 template <int D>
 void attend_bytes(const CodedWindowAttention& a, const Output& output, const CodeGrids& grids,
@@ -266,6 +278,7 @@ void attend_bytes(const CodedWindowAttention& a, const Output& output, const Cod
   for (int64_t head = 0; head < a.heads; ++head) {
     const int64_t column = head * a.head_dim;
     tile.pack(a, m.place.at, column);
+    fetch_next(a, m.place.at, head * keys / a.heads, (head + 1) * keys / a.heads);
     const auto start = [&](int64_t p) { return Start(layout, bias, offset, m.place, head, p); };
     int64_t p = 0;
     for (; p + kBlock < keys; p += 2 * kBlock) {
