@@ -52,6 +52,29 @@ static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], 
   }
 }
 
+// The same for whole tiles of whole vectors, whose codes lie side by side: four vectors become 64
+// bytes by saturating packs. What those cut off at 0 (NaN becomes the least integer) needs no max.
+template <int R, int V>
+static inline void code_whole_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row) {
+  static_assert(R * V % 4 == 0, "vectors are packed by fours");
+  const __m512i order =
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  uint8_t* to = coder.codes + row * V * kLanes;
+#pragma GCC unroll 8
+  for (int group = 0; group < R * V / 4; ++group) {
+    __m512i codes[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const int at = 4 * group + i;
+      const VecF u = coder.levels.unclipped(value[at / V][at % V], load(coder.lower + at % V * kLanes));
+      codes[i] = _mm512_cvtps_epi32(min(coder.levels.levels, u).v);
+    }
+    const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(codes[0], codes[1]),
+                                              _mm512_packs_epi32(codes[2], codes[3]));
+    _mm512_storeu_si512(to + 64 * group, _mm512_permutexvar_epi32(order, bytes));
+  }
+}
+
 // Norm and quantisers on R rows in registers.
 template <int R, int V, bool kTail>
 static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], int64_t row,
@@ -65,8 +88,13 @@ static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], in
   }
   for (int i = 0; i < chain.coder_count; ++i) {
     const TileCoder& coder = chain.coders[i];
-    if (coder.binary) code_tile<true, R, V, kTail>(coder, value, row, valid, shape);
-    else code_tile<false, R, V, kTail>(coder, value, row, valid, shape);
+    if (coder.binary) {
+      code_tile<true, R, V, kTail>(coder, value, row, valid, shape);
+    } else if (!kTail && valid >= R) {
+      code_whole_tile<R, V>(coder, value, row);
+    } else {
+      code_tile<false, R, V, kTail>(coder, value, row, valid, shape);
+    }
   }
 }
 
