@@ -14,6 +14,7 @@ namespace {
 
 #define SPR2Q_BITS __attribute__((target("avx512vpopcntdq"), noinline))
 
+constexpr int kBitSlot = 2;     // of a thread's scratch
 constexpr int kBitVectors = 3;  // of 16 outputs side by side: 6 weights, 6 counts, and the epilogue
 
 inline bool has_bit_counts() {
@@ -97,7 +98,7 @@ static inline void pack_bits(const uint8_t* weight, int64_t storage_bits, int64_
 static inline void run_bits(const BitLinear& p, const uint8_t* x, float* y, int64_t begin,
                             int64_t end) {
   constexpr int64_t kRows = 64;  // whose bits are taken first, then pass by each block of outputs
-  uint64_t* bits = scratch<uint64_t>(2, kRows * p.words);
+  uint64_t* bits = scratch<uint64_t>(kBitSlot, kRows * p.words);
   float totals[kRows];
   for (int64_t row = begin; row < end; row += kRows) {
     const int64_t rows = end - row < kRows ? end - row : kRows;

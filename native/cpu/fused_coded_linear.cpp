@@ -14,9 +14,15 @@ namespace {
 
 constexpr int64_t kRowsPerTask = 768;
 constexpr int64_t kBlockRows = 8;  // whole tiles of the product, quads of the norm and patterns
-enum Slot { kCopy, kScales, kOffsets, kMoreOffsets, kBlock, kNarrow, kTileOffsets, kMoreTileOffsets };
+// Of a thread; kBitRows is what bit_linear.hpp keeps there.
+enum Slot {
+  kCopy, kScales, kBitRows, kOffsets, kMoreOffsets, kBlock, kNarrow, kTileOffsets, kMoreTileOffsets
+};
 
 static_assert(kBlockRows % kTileRows == 0, "a block is whole tiles");
+#if defined(__AVX512F__)
+static_assert(kBitRows == kBitSlot, "one use of a slot at a time");
+#endif
 
 // Asks for the lines of n floats: a block's operands from beyond the caches, while the one before it
 // is worked on. The machine's own prefetching does not see through such short bursts.
