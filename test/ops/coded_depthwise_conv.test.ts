@@ -122,6 +122,26 @@ function run(c: Case, d: Data): F32 {
   return y;
 }
 
+/** The op that multiplies by `factor` and hands on codes, and its parts. */
+function runToCodes(c: Case, d: Data, granularity: number): [U8, U8] {
+  const factor = random(d.x.length, 71);
+  const lower = random(granularity === 2 ? c.channels : 1, 72, -1.2, -0.3);
+  const upper = Float32Array.of(granularity === 2 ? 2 : 0.7);
+  const [whole, parts] = [new Uint8Array(d.x.length), new Uint8Array(d.x.length)];
+  const sides = [c.batch, c.height, c.width, c.channels, c.kernel] as const;
+  const kinds = [c.xBits, c.weightBits, c.byChannel ? 2 : 0, c.byRow ? 1 : 0] as const;
+  native().fusedCodedDepthwiseConv(
+    ...([d.x, d.weight, d.xLower, d.xUpper, d.weightLower, d.weightUpper, d.bias] as const),
+    ...([factor, lower, upper, whole, ...sides, ...kinds, c.storageBits] as const),
+    ...([c.xBits, granularity] as const),
+  );
+  const y = run(c, d);
+  native().multiply(y, factor, y, y.length);
+  const rows = y.length / c.channels;
+  native().quantize(y, lower, upper, parts, rows, c.channels, granularity, c.xBits);
+  return [whole, parts];
+}
+
 /** The values behind the codes, convolved by the float op of the reference. */
 function onValues(c: Case, d: Data): F32 {
   const xLevels = 2 ** c.xBits - 1;
@@ -186,4 +206,17 @@ describe("the coded depth-wise convolution", () => {
       }
     });
   });
+});
+
+describe.each([...fastBackends, "reference"])("multiplied and quantised on %s", (backend) => {
+  test.each(cases.map((change) => [title(change), change] as const))(
+    "%s: the codes of its parts",
+    (_, change) => {
+      const c = { ...base, ...change };
+      for (const granularity of [0, 2]) {
+        const [whole, parts] = on(backend, () => runToCodes(c, data(c, 61), granularity));
+        expect(whole).toEqual(parts);
+      }
+    },
+  );
 });

@@ -50,6 +50,15 @@ function forward(s: Shape, x: F32, weight: F32, bias: F32 | null): F32 {
   return y;
 }
 
+/** x gated by the sigmoid of its own convolution: the op, and its parts. */
+function gated(s: Shape, x: F32, weight: F32, bias: F32 | null): [F32, F32] {
+  const [whole, parts] = [zeros(x.length), zeros(x.length)];
+  const sides = [s.batch, s.height, s.width, s.channels, s.kernel] as const;
+  native().gatedDepthwiseConv(x, weight, bias, whole, ...sides);
+  native().sigmoidGate(x, forward(s, x, weight, bias), parts, x.length);
+  return [whole, parts];
+}
+
 function gradInput(s: Shape, gy: F32, weight: F32): F32 {
   const gx = zeros(gy.length);
   native().depthwiseConvGradInput(gy, weight, gx, s.batch, s.height, s.width, s.channels, s.kernel);
@@ -164,4 +173,14 @@ describe("the reference depth-wise convolution", () => {
       });
     },
   );
+});
+
+describe.each([...fastBackends, "reference"])("gated by its own convolution on %s", (backend) => {
+  test.each(shapes.map((s) => [title(s), s] as const))("%s: the bits of its parts", (_, s) => {
+    const { x, weight, bias } = inputs(s, 41);
+    for (const b of [bias, null]) {
+      const [whole, parts] = on(backend, () => gated(s, x, weight, b));
+      expect(whole).toEqual(parts);
+    }
+  });
 });
