@@ -7,12 +7,16 @@
 //   AVX2 narrow maddubs: 4 codes a step into int16, widened before it can overflow (4-bit codes:
 //               never below 288 inputs). Where two products could overflow: AVX2 wide, 2 codes a
 //               step as int16 pairs.
+//   NEON        udot or, where that is missing, umlal: neon_coded_linear.hpp.
 //   portable    1 code a step, plain ints.
-// 1-bit codes by 1-bit codes have a path of their own where ones can be counted: bit_linear.hpp.
+// 1-bit codes by 1-bit codes have a path of their own where ones can be counted: bit_linear.hpp,
+// neon_bit_linear.hpp.
 // A tile of rows x vectors of outputs stays in registers, as in panel.hpp.
 #include "panel.hpp"
 
 #include "bit_linear.hpp"
+#include "neon_bit_linear.hpp"
+#include "neon_coded_linear.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
@@ -120,7 +124,7 @@ struct Wide {
     }
   }
 };
-#else
+#elif !defined(SPR2Q_NEON)
 struct Plain {
   typedef int16_t Weight;
   typedef uint8_t Input;
@@ -179,6 +183,10 @@ static void with_dot(const Args& a, Body body) {
   } else {
     body(plan, Wide());
   }
+#elif defined(SPR2Q_NEON)
+  const int64_t x_top = (1 << a.x_bits) - 1, weight_top = (1 << a.weight_bits) - 1;
+  plan.safe_steps = ByteSums::room(x_top * weight_top);
+  body(plan, NeonBytes());
 #else
   body(plan, Plain());
 #endif
@@ -229,9 +237,13 @@ static void fill_epilogue(const PackCodedLinear& a, const Plan& plan) {
 }
 
 // Tile of rows x vectors of outputs: the sums, a vector of weights each and one broadcast must fit
-// the registers (32 with AVX-512, else 16).
+// the registers (32 with AVX-512 and NEON, else 16). Without udot, NEON's sums are two registers each.
 #if defined(__AVX512F__)
 constexpr int kTileRows = 8, kTileVectors = 3;
+#elif defined(SPR2Q_NEON) && defined(__ARM_FEATURE_DOTPROD)
+constexpr int kTileRows = 6, kTileVectors = 4;
+#elif defined(SPR2Q_NEON)
+constexpr int kTileRows = 4, kTileVectors = 3;
 #elif defined(__AVX2__)
 constexpr int kTileRows = 4, kTileVectors = 3;
 #else
@@ -269,6 +281,7 @@ static inline void code_totals(const uint8_t* const (&rows)[kTileRows], int64_t 
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(totals), _mm512_cvtepi64_epi32(fold(low, high)));
 }
 #else
+#if !defined(SPR2Q_NEON)  // which has its own, in neon_dot.hpp
 static inline int32_t code_total(const uint8_t* row, int64_t n) {
   int64_t i = 0;
   int32_t total = 0;
@@ -289,6 +302,7 @@ static inline int32_t code_total(const uint8_t* row, int64_t n) {
   for (; i < n; ++i) total += row[i];
   return total;
 }
+#endif
 static inline void code_totals(const uint8_t* const (&rows)[kTileRows], int64_t n,
                                int32_t* totals) {
   for (int r = 0; r < kTileRows; ++r) totals[r] = code_total(rows[r], n);
@@ -345,8 +359,11 @@ static inline void tile(const Plan& plan, const Rows<typename Dot::Input>& rows,
     switch (wide) {
       case 1: tile_block<Dot, 1>(plan, rows, y, column); break;
       case 2: tile_block<Dot, 2>(plan, rows, y, column); break;
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SPR2Q_NEON)
       case 3: tile_block<Dot, 3>(plan, rows, y, column); break;
+#endif
+#if defined(SPR2Q_NEON) && defined(__ARM_FEATURE_DOTPROD)
+      case 4: tile_block<Dot, 4>(plan, rows, y, column); break;
 #endif
     }
     vector += wide;
@@ -399,6 +416,15 @@ static BitLinear bit_linear(const Plan& plan) {
   return {static_cast<const uint64_t*>(plan.panel), plan.product_scale, plan.total_scale,
           plan.constant, plan.in, plan.out, plan.width, (plan.in + 63) / 64};
 }
+#elif defined(SPR2Q_NEON)
+template <class Args>
+static bool is_binary(const Args& a) {
+  return a.x_bits == 1 && a.weight_bits == 1 && a.in <= kMostBitInputs;
+}
+static BitLinear bit_linear(const Plan& plan) {
+  return {static_cast<const uint8_t*>(plan.panel), plan.product_scale, plan.total_scale,
+          plan.constant, plan.in, plan.out, plane_width(plan.out), (plan.in + 7) / 8};
+}
 #endif
 
 void pack_coded_linear(const PackCodedLinear& a) {
@@ -411,6 +437,12 @@ void pack_coded_linear(const PackCodedLinear& a) {
                 static_cast<uint64_t*>(plan.panel));
       return;
     }
+#elif defined(SPR2Q_NEON)
+    if (is_binary(a)) {
+      pack_bits(a.weight.data, a.storage_bits, a.in, a.out, plane_width(a.out),
+                static_cast<uint8_t*>(plan.panel));
+      return;
+    }
 #endif
     plan.steps = (a.in + Dot::kCodes - 1) / Dot::kCodes;
     pack_codes<Dot>(a, plan);
@@ -420,7 +452,7 @@ void pack_coded_linear(const PackCodedLinear& a) {
 void packed_coded_linear(const PackedCodedLinear& a) {
   with_dot(a, [&](Plan plan, auto dot) {
     typedef decltype(dot) Dot;
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(SPR2Q_NEON)
     if (is_binary(a)) {
       parallel_for(a.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
         run_bits(bit_linear(plan), a.x.data, a.y.data, begin, end);
