@@ -4,6 +4,7 @@
 // folded into q, the bias and the mask. The op on codes keeps ops.hpp's order of operations; its
 // sums are exact in float32 up to 2^24, and beyond that wide_mix sums in int64.
 #include "../core/grid.hpp"
+#include "neon_window_codes.hpp"
 #include "window_codes.hpp"
 #include "window_tile.hpp"
 
@@ -203,7 +204,7 @@ SPR2Q_PASS void code_logits(const float* columns, const float* rows, const float
               });
 }
 
-#if defined(__AVX512VNNI__)
+#if defined(__AVX512VNNI__) || defined(SPR2Q_NEON)
 // The case that serving runs, in integers; see window_codes.hpp.
 template <int D>
 void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const BiasLayout& layout,
@@ -223,11 +224,10 @@ void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const B
     for (int64_t p = 0; p < keys; p += kBlock) {
       const Start start(layout, bias, offset, m.place, head, p);
       const VecF scale = grids.scale, key_scale = grids.key_scale;
-      const VecF top = m.place.masked
+      const auto top = m.place.masked
                            ? tile.template logits<true>(p, scale, key_scale, m.S, start)
                            : tile.template logits<false>(p, scale, key_scale, m.S, start);
-      const VecF total = tile.look_up(m.S, top, table);
-      tile.mix(total, grids.step, grids.lower, m.out);
+      tile.mix(tile.look_up(m.S, top, table), grids.step, grids.lower, m.out);
       unpack_block<D>(m.out, m.place.at, p, keys, a.head_dim, a.y.data + column);
     }
   }
@@ -237,8 +237,8 @@ void attend_bytes(const CodedWindowAttention& a, const CodeGrids& grids, const B
 template <int D>
 void attend_codes(const CodedWindowAttention& a, const CodeGrids& grids, const BiasLayout& layout,
                   const float* bias, const int32_t* offset, int64_t window) {
-#if defined(__AVX512VNNI__)
-  if (grids.grid && grids.exact && a.code_bits <= kVnniCodeBits && has_byte_tables()) {
+#if defined(__AVX512VNNI__) || defined(SPR2Q_NEON)
+  if (grids.grid && grids.exact && a.code_bits <= kTileCodeBits && has_byte_tables()) {
     attend_bytes<D>(a, grids, layout, bias, offset, window);
     return;
   }
