@@ -23,7 +23,7 @@ struct NeonBytes {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) part[r][v] = ByteSums::zero();
+        for (int v = 0; v < V; ++v) part[r][v] = ByteSums::from((uint32x4_t)sum[r][v]);
       }
       for (int64_t k = first; k < first + count; ++k, panel += stride) {
         uint8x16_t weight[V];
@@ -31,15 +31,15 @@ struct NeonBytes {
         for (int v = 0; v < V; ++v) weight[v] = vld1q_u8(panel + v * 16);
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
-          const uint8x16_t x = four_bytes(rows[r] + 4 * k);
+          const FourBytes x = four_bytes(rows[r] + 4 * k);
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) part[r][v].add(x, weight[v]);
+          for (int v = 0; v < V; ++v) part[r][v].add(weight[v], x);
         }
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) sum[r][v] += (VecI)part[r][v].total();
+        for (int v = 0; v < V; ++v) sum[r][v] = (VecI)part[r][v].into((uint32x4_t)sum[r][v]);
       }
     }
   }

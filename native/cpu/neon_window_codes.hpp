@@ -39,7 +39,10 @@ struct CodeTile : CodeOperands<D> {
   template <bool kMasked>
   SPR2Q_PASS PerQuery logits(int64_t p, VecF scale, VecF key_scale, float* S,
                              const Start& from) const {
-    const Start start = from;
+    const Start start = from;  // by value, as what follows: the stores to S could change the originals
+    const uint32_t* packed = k;
+    const float* sums = key_sum;
+    const int64_t count = keys;
     uint8x16_t query[kWords][kVectors];
     for (int i = 0; i < kWords; ++i) {
       for (int n = 0; n < kVectors; ++n) {
@@ -48,18 +51,19 @@ struct CodeTile : CodeOperands<D> {
     }
     PerQuery top;
     for (int n = 0; n < kVectors; ++n) top.v[n] = splat(-3.4e38f);
-    for (int64_t j = 0; j < keys; ++j) {
-      uint8x16_t key[kWords];
-      for (int i = 0; i < kWords; ++i) key[i] = four_bytes(k + j * kWords + i);
+    for (int64_t j = 0; j < count; ++j) {
+      FourBytes key[kWords];
+      for (int i = 0; i < kWords; ++i) key[i] = four_bytes(packed + j * kWords + i);
+      VecF logit[kVectors];
       for (int n = 0; n < kVectors; ++n) {
-        ByteSums product = ByteSums::zero();
+        ByteSums product = ByteSums::from(vdupq_n_u32(0));
         for (int i = 0; i < kWords; ++i) product.add(query[i][n], key[i]);
-        const VecF rest = fma(key_scale, splat(key_sum[j]), start.template at<kMasked>(j, n));
-        const VecF logit = fma(scale, VecF{vcvtq_f32_u32(product.total())}, rest);
+        const VecF rest = fma(key_scale, splat(sums[j]), start.template at<kMasked>(j, n));
+        logit[n] = fma(scale, VecF{vcvtq_f32_u32(product.into(vdupq_n_u32(0)))}, rest);
         // maxnm: NaN passes by, as in the reference.
-        top.v[n].v = vmaxnmq_f32(logit.v, top.v[n].v);
-        store(S + j * kBlock + n * kLanes, logit);
+        top.v[n].v = vmaxnmq_f32(logit[n].v, top.v[n].v);
       }
+      for (int n = 0; n < kVectors; ++n) store(S + j * kBlock + n * kLanes, logit[n]);
     }
     // Keys that fill the last group of four: far below, so that their codes are 0.
     for (int64_t j = keys; j < 4 * groups; ++j) {
@@ -113,7 +117,7 @@ struct CodeTile : CodeOperands<D> {
           const int64_t count = groups - from < room ? groups - from : room;
           ByteSums part[kChunk][kMixSide];
           for (int d = 0; d < kChunk; ++d) {
-            for (int m = 0; m < kMixSide; ++m) part[d][m] = ByteSums::zero();
+            for (int m = 0; m < kMixSide; ++m) part[d][m] = ByteSums::from(sum[d][m]);
           }
           for (int64_t g = from; g < from + count; ++g) {
             uint8x16_t weights[kMixSide];
@@ -121,14 +125,12 @@ struct CodeTile : CodeOperands<D> {
               weights[m] = vreinterpretq_u8_u32(vld1q_u32(W + g * kBlock + (n + m) * kLanes));
             }
             for (int d = 0; d < kChunk; ++d) {
-              const uint8x16_t values = four_bytes(v + g * kDims + first + d);
+              const FourBytes values = four_bytes(v + g * kDims + first + d);
               for (int m = 0; m < kMixSide; ++m) part[d][m].add(weights[m], values);
             }
           }
           for (int d = 0; d < kChunk; ++d) {
-            for (int m = 0; m < kMixSide; ++m) {
-              sum[d][m] = vaddq_u32(sum[d][m], part[d][m].total());
-            }
+            for (int m = 0; m < kMixSide; ++m) sum[d][m] = part[d][m].into(sum[d][m]);
           }
         }
         for (int d = 0; d < kChunk && first + d < D; ++d) {
