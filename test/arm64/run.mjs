@@ -110,7 +110,11 @@ function testOn({ cpu, backends, tests }, node) {
     SPR2Q_ARM64_NODE: program,
     SPR2Q_ARM64_TESTS: tests,
   };
-  const report = [`--outputFile.json=test-arm64-${cpu}.json`, "--reporter=json", "--reporter=default"];
+  const report = [
+    `--outputFile.json=test-arm64-${cpu}.json`,
+    "--reporter=json",
+    "--reporter=default",
+  ];
   const config = join(root, "test", "arm64", "vitest.config.ts");
   const { status } = spawnSync("npx", ["vitest", "run", "--config", config, ...report], {
     cwd: root,
