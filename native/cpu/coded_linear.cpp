@@ -34,7 +34,7 @@ static inline VecF to_float(VecI a) {
   return {(decltype(VecF::v))__builtin_convertvector(a, VecOfFloats)};
 }
 
-static inline int32_t four_codes(const uint8_t* p) {
+[[maybe_unused]] static inline int32_t four_codes(const uint8_t* p) {
   int32_t group;
   std::memcpy(&group, p, 4);
   return group;

