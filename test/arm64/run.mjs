@@ -1,6 +1,7 @@
-// The op tests, and those of the frozen plan, on 64-bit ARM, on a machine that is none: the addon is cross-compiled and loaded by an
-// arm64 Node under qemu, and vitest sends its test files there. Twice: on a processor with every
-// extension, and on a Cortex-A72, which has no dot products: code that needs more would stop there.
+// The op tests, and those of the frozen plan, on 64-bit ARM, on a machine that is none: the addon is
+// cross-compiled and loaded by an arm64 Node under qemu, and vitest sends its test files there.
+// Twice: on a processor with every extension, and on a Cortex-A72, which has no dot products: code
+// that needs more would stop there.
 //   npm run test:arm64
 // Needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user); the Node
 // comes from the npm package below. Where one is missing it says so and passes.
