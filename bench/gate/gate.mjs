@@ -3,6 +3,8 @@
 //      AVX2 path, which Debian's valgrind knows; more than 3 % above counts.json fails.
 //   2. objdump counts vpdpbusd, vector loads and spills in the AVX-512 objects, which it does not
 //      know; 3 % more loads or spills, or 3 % fewer or more vpdpbusd, fails.
+//   3. Where npm run test:arm64 has cross-compiled the addon, the same for udot and spills of the
+//      NEON objects.
 // Counts belong to one compiler: where another built the addon, or a tool is missing, the gate says
 // so and passes. Usage: node bench/gate/gate.mjs [--update], after npm run build:native.
 import { execFileSync, spawnSync } from "node:child_process";
@@ -22,6 +24,12 @@ const objects = join(root, "build", "CMakeFiles");
 const countsFile = join(here, "counts.json");
 /** Objects whose AVX-512 code is counted. */
 const STATIC = ["coded_linear", "linear", "conv2d", "window_attention", "selective_scan", "coded_depthwise_conv"];
+
+/** Objects of build-arm64 with dot products, and the cross compiler's objdump. */
+const NEON = ["coded_linear", "linear", "conv2d", "window_attention", "coded_depthwise_conv"];
+const neonObjects = join(root, "build-arm64", "CMakeFiles", "spr2q_neon_dotprod.dir", "native", "cpu");
+const NEON_COMPILER = "aarch64-linux-gnu-g++";
+const NEON_OBJDUMP = "aarch64-linux-gnu-objdump";
 
 const has = (tool) => !spawnSync(tool, ["--version"]).error;
 function skip(reason) {
@@ -92,9 +100,27 @@ function staticCounts(object) {
   return counts;
 }
 
+/** udot, and vector stores to the stack, in one object for ARM. */
+function neonCounts(object) {
+  const text = execFileSync(NEON_OBJDUMP, ["-d", object], { encoding: "utf8", maxBuffer: 2 ** 28 });
+  const count = (pattern) => text.match(pattern)?.length ?? 0;
+  return { udot: count(/\tudot\t/g), spills: count(/\tst[rp]\tq\d+,.*\[sp/g) };
+}
+
+const versionOf = (compiler) =>
+  execFileSync(compiler, ["-dumpfullversion", "-dumpversion"], { encoding: "utf8" }).trim();
+
+/** Counts by object, or why there are none. */
+function measureNeon() {
+  if (!existsSync(join(neonObjects, "linear.cpp.o"))) return "no build-arm64/ (npm run test:arm64)";
+  for (const tool of [NEON_OBJDUMP, NEON_COMPILER]) if (!has(tool)) return `${tool} is not installed`;
+  const counts = NEON.map((name) => [name, neonCounts(join(neonObjects, `${name}.cpp.o`))]);
+  return { compiler: versionOf(NEON_COMPILER), ...Object.fromEntries(counts) };
+}
+
 function measure() {
   const compiler = compilerPath();
-  const version = execFileSync(compiler, ["-dumpfullversion", "-dumpversion"], { encoding: "utf8" }).trim();
+  const version = versionOf(compiler);
   const avx512 = join(objects, "spr2q_avx512.dir", "native", "cpu");
   const fixed = {};
   for (const name of existsSync(avx512) ? STATIC : []) {
@@ -125,7 +151,9 @@ let instructions = "valgrind is not installed";
 if (has("valgrind")) instructions = now.instructions();
 if (update) {
   if (typeof instructions === "string") throw new Error(`cannot update: ${instructions}`);
-  const counts = { compiler: now.compiler, instructions, avx512: now.avx512 };
+  const neon = measureNeon();
+  if (typeof neon === "string") throw new Error(`cannot update: ${neon}`);
+  const counts = { compiler: now.compiler, instructions, avx512: now.avx512, neon };
   writeFileSync(countsFile, `${JSON.stringify(counts, null, 2)}\n`);
   console.log(`${countsFile} written`);
   process.exit(0);
@@ -141,6 +169,17 @@ else {
 for (const [name, counts] of Object.entries(then.avx512)) {
   for (const [kind, count] of Object.entries(counts)) {
     complaints.push(...compare(`${name}, AVX-512 ${kind}`, now.avx512[name]?.[kind] ?? 0, count, kind === "dpbusd"));
+  }
+}
+const neon = measureNeon();
+if (typeof neon === "string") console.log(`NEON skipped: ${neon}`);
+else if (neon.compiler !== then.neon.compiler) {
+  console.log(`NEON skipped: counted for compiler ${then.neon.compiler}, built by ${neon.compiler}`);
+} else {
+  for (const name of NEON) {
+    for (const [kind, count] of Object.entries(then.neon[name])) {
+      complaints.push(...compare(`${name}, NEON ${kind}`, neon[name][kind], count, kind === "udot"));
+    }
   }
 }
 if (complaints.length) {

@@ -3,11 +3,22 @@
 
 #include <cstring>
 
+#if defined(SPR2Q_HAVE_NEON) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(SPR2Q_HAVE_NEON) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 namespace spr2q {
 
 #if defined(SPR2Q_HAVE_X86)
 namespace avx512 { const Backend& backend(); }
 namespace avx2 { const Backend& backend(); }
+#endif
+#if defined(SPR2Q_HAVE_NEON)
+namespace neon { const Backend& backend(); }
+namespace neon_dotprod { const Backend& backend(); }
 #endif
 namespace portable { const Backend& backend(); }
 
@@ -32,12 +43,36 @@ bool has_avx512() {
 #endif
 }
 
+// NEON itself belongs to every machine of 64 bits.
+bool has_neon() {
+#if defined(SPR2Q_HAVE_NEON)
+  return true;
+#else
+  return false;
+#endif
+}
+
+// udot: products of bytes, added four by four (ARMv8.2, mandatory from 8.4).
+bool has_dotprod() {
+#if defined(SPR2Q_HAVE_NEON) && defined(__linux__)
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#elif defined(SPR2Q_HAVE_NEON) && defined(__APPLE__)
+  int has = 0;
+  size_t bytes = sizeof(has);
+  return !sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &bytes, nullptr, 0) && has;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 int list_backends(const char** names, int capacity) {
   int count = 0;
   if (has_avx512() && count < capacity) names[count++] = "avx512";
   if (has_avx2() && count < capacity) names[count++] = "avx2";
+  if (has_dotprod() && count < capacity) names[count++] = "neon_dotprod";
+  if (has_neon() && count < capacity) names[count++] = "neon";
   if (count < capacity) names[count++] = "portable";
   if (count < capacity) names[count++] = "reference";
   return count;
@@ -47,6 +82,10 @@ const Backend* find_backend(const char* name) {
 #if defined(SPR2Q_HAVE_X86)
   if (!std::strcmp(name, "avx512")) return has_avx512() ? &avx512::backend() : nullptr;
   if (!std::strcmp(name, "avx2")) return has_avx2() ? &avx2::backend() : nullptr;
+#endif
+#if defined(SPR2Q_HAVE_NEON)
+  if (!std::strcmp(name, "neon_dotprod")) return has_dotprod() ? &neon_dotprod::backend() : nullptr;
+  if (!std::strcmp(name, "neon")) return &neon::backend();
 #endif
   if (!std::strcmp(name, "portable")) return &portable::backend();
   if (!std::strcmp(name, "reference")) return &reference_backend();

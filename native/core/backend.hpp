@@ -1,7 +1,8 @@
 // The backend boundary: one table of function pointers per backend, filled from the op list of
 // ops.hpp. A table is plain C data, so a test or a script can call it without Node. Backends on
 // the CPU: "reference" (native/ops, readable, double precision inside where it matters), and the
-// fast ones of native/cpu compiled once per instruction set: "portable", "avx2", "avx512".
+// fast ones of native/cpu compiled once per instruction set: "portable"; "avx2" and "avx512";
+// "neon" and "neon_dotprod".
 #pragma once
 #include "ops.hpp"
 

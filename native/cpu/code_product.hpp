@@ -6,12 +6,15 @@
 //   AVX2 narrow maddubs: 4 codes a step into int16, widened before it can overflow (4-bit codes:
 //               never below 288 inputs). Where two products could overflow: AVX2 wide, 2 codes a
 //               step as int16 pairs.
+//   NEON        udot or, where that is missing, umlal: neon_coded_linear.hpp.
 //   portable    1 code a step, plain ints.
 // A tile of rows x vectors of outputs stays in registers, as in panel.hpp.
 #pragma once
 #include "panel.hpp"
 
 #include "bit_linear.hpp"
+#include "neon_bit_linear.hpp"
+#include "neon_coded_linear.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
@@ -26,7 +29,7 @@ static inline VecF to_float(VecI a) {
   return {(decltype(VecF::v))__builtin_convertvector(a, VecOfFloats)};
 }
 
-static inline int32_t four_codes(const uint8_t* p) {
+[[maybe_unused]] static inline int32_t four_codes(const uint8_t* p) {
   int32_t group;
   std::memcpy(&group, p, 4);
   return group;
@@ -116,7 +119,7 @@ struct Wide {
     }
   }
 };
-#else
+#elif !defined(SPR2Q_NEON)
 struct Plain {
   typedef int16_t Weight;
   typedef uint8_t Input;
@@ -179,15 +182,23 @@ static void with_dot(const Args& a, Body body) {
   } else {
     with(Wide());
   }
+#elif defined(SPR2Q_NEON)
+  const int64_t x_top = (1 << a.x_bits) - 1, weight_top = (1 << a.weight_bits) - 1;
+  plan.safe_steps = ByteSums::room(x_top * weight_top);
+  with(NeonBytes());
 #else
   with(Plain());
 #endif
 }
 
 // Tile of rows x vectors of outputs: the sums, a vector of weights each and one broadcast must fit
-// the registers (32 with AVX-512, else 16).
+// the registers (32 with AVX-512 and NEON, else 16). Without udot, NEON's sums are two registers each.
 #if defined(__AVX512F__)
 constexpr int kTileRows = 8, kTileVectors = 3;
+#elif defined(SPR2Q_NEON) && defined(__ARM_FEATURE_DOTPROD)
+constexpr int kTileRows = 6, kTileVectors = 4;
+#elif defined(SPR2Q_NEON)
+constexpr int kTileRows = 4, kTileVectors = 3;
 #elif defined(__AVX2__)
 constexpr int kTileRows = 4, kTileVectors = 3;
 #else
@@ -225,6 +236,7 @@ static inline void code_totals(const uint8_t* const (&rows)[kTileRows], int64_t 
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(totals), _mm512_cvtepi64_epi32(fold(low, high)));
 }
 #else
+#if !defined(SPR2Q_NEON)  // which has its own, in neon_dot.hpp
 static inline int32_t code_total(const uint8_t* row, int64_t n) {
   int64_t i = 0;
   int32_t total = 0;
@@ -245,6 +257,7 @@ static inline int32_t code_total(const uint8_t* row, int64_t n) {
   for (; i < n; ++i) total += row[i];
   return total;
 }
+#endif
 static inline void code_totals(const uint8_t* const (&rows)[kTileRows], int64_t n,
                                int32_t* totals) {
   for (int r = 0; r < kTileRows; ++r) totals[r] = code_total(rows[r], n);
@@ -301,8 +314,11 @@ static inline void tile(const Plan& plan, const Rows<typename Dot::Input>& rows,
     switch (wide) {
       case 1: tile_block<Dot, 1, kAhead>(plan, rows, y, column); break;
       case 2: tile_block<Dot, 2, kAhead>(plan, rows, y, column); break;
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SPR2Q_NEON)
       case 3: tile_block<Dot, 3, kAhead>(plan, rows, y, column); break;
+#endif
+#if defined(SPR2Q_NEON) && defined(__ARM_FEATURE_DOTPROD)
+      case 4: tile_block<Dot, 4, kAhead>(plan, rows, y, column); break;
 #endif
     }
     vector += wide;
@@ -366,6 +382,15 @@ static BitLinear bit_linear(const Plan& plan) {
   return {static_cast<const uint64_t*>(plan.panel), plan.product_scale, plan.total_scale,
           plan.constant, plan.in, plan.out, plan.width, (plan.in + 63) / 64};
 }
+#elif defined(SPR2Q_NEON)
+template <class Args>
+static bool is_binary(const Args& a) {
+  return a.x_bits == 1 && a.weight_bits == 1 && a.in <= kMostBitInputs;
+}
+static BitLinear bit_linear(const Plan& plan) {
+  return {static_cast<const uint8_t*>(plan.panel), plan.product_scale, plan.total_scale,
+          plan.constant, plan.in, plan.out, plane_width(plan.out), (plan.in + 7) / 8};
+}
 #endif
 
 // Calls body(begin, end, y) -> rows [begin, end) of the product to `y`: see product_rows.
@@ -373,7 +398,7 @@ template <bool kAhead, class Args, class Body>
 static void with_product(const Args& a, int slot, Body body) {
   with_dot(a, [&](Plan plan, auto dot) {
     typedef decltype(dot) Dot;
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(SPR2Q_NEON)
     if (is_binary(a)) {
       const BitLinear bits = bit_linear(plan);
       body([&](int64_t begin, int64_t end, float* y) {

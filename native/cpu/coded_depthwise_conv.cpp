@@ -4,8 +4,8 @@
 // a row of constants, one per flat position, is built for each border class of rows. A vector of
 // kFlat flat positions sees a pattern of channels that repeats after `phases` vectors.
 // Two ways to the same integers:
-//   * bytes (AVX2 and AVX-512, where 16-bit sums cannot overflow: up to about 6 bit): two input
-//     rows interleaved byte by byte meet two kernel rows in one maddubs;
+//   * bytes (where 16-bit sums cannot overflow: up to about 6 bit). AVX2 and AVX-512: two input
+//     rows interleaved byte by byte meet two kernel rows in one maddubs. NEON: umlal, tap by tap;
 //   * floats (everything else): codes and sums as float32, exact below 2^24.
 #include "../core/coded_depthwise.hpp"
 #include "coder.hpp"
@@ -339,7 +339,112 @@ bool fits_bytes(const CodedDepthwiseConv& a) {
   return a.weight_bits <= 7 && a.kernel * a.kernel * product <= 65535;
 }
 
-#endif  // __AVX2__
+#elif defined(SPR2Q_NEON)
+
+void arrange_byte_weights(const CodedDepthwiseConv& a, Plan* plan) {
+  const int64_t taps = a.kernel * a.kernel, period = plan->phases * kFlat;
+  uint8_t* weights = scratch<uint8_t>(kWeights, taps * period);
+  for (int64_t c = 0; c < a.channels; ++c) {
+    int codes[kMaxDepthwiseTaps];
+    depthwise_codes(a, c, codes);
+    for (int64_t i = c; i < period; i += a.channels) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        weights[(i / kFlat * taps + tap) * kFlat + i % kFlat] = static_cast<uint8_t>(codes[tap]);
+      }
+    }
+  }
+  plan->weights = weights;
+}
+
+// columns[i] = sum of the codes of the kernel's rows at flat position i, margins included.
+template <int kKernel>
+void sum_columns(const Plan& plan, const uint8_t* const* rows, uint16_t* columns) {
+  for (int64_t i = 0; i < plan.pitch; i += kFlat) {
+    const uint8x16_t first = vld1q_u8(rows[0] + i);
+    uint16x8_t low = vmovl_u8(vget_low_u8(first)), high = vmovl_high_u8(first);
+    for (int k = 1; k < kKernel; ++k) {
+      const uint8x16_t codes = vld1q_u8(rows[k] + i);
+      low = vaddw_u8(low, vget_low_u8(codes));
+      high = vaddw_high_u8(high, codes);
+    }
+    vst1q_u16(columns + i, low);
+    vst1q_u16(columns + i + 8, high);
+  }
+}
+
+// Eight sums of 16 bits through the epilogue.
+static inline void finish_8(const Epilogue& e, int64_t i, uint16x8_t acc, uint16x8_t total) {
+  finish(e, i, {vcvtq_f32_u32(vmovl_u16(vget_low_u16(acc)))},
+         {vcvtq_f32_u32(vmovl_u16(vget_low_u16(total)))});
+  finish(e, i + 4, {vcvtq_f32_u32(vmovl_high_u16(acc))}, {vcvtq_f32_u32(vmovl_high_u16(total))});
+}
+
+template <int kKernel>
+void byte_row(const CodedDepthwiseConv& a, const Plan& plan, const uint8_t* const* rows,
+              const uint16_t* columns, const float* constants, float* y) {
+  constexpr int kTaps = kKernel * kKernel;
+  for (int64_t phase = 0; phase < plan.phases; ++phase) {
+    const uint8_t* source = static_cast<const uint8_t*>(plan.weights) + phase * kTaps * kFlat;
+    uint8x16_t weights[kTaps];
+#pragma GCC unroll 25
+    for (int tap = 0; tap < kTaps; ++tap) weights[tap] = vld1q_u8(source + tap * kFlat);
+    for (int64_t at = phase * kFlat; at < plan.row; at += plan.phases * kFlat) {
+      uint16x8_t low = vdupq_n_u16(0), high = low, low_codes = low, high_codes = low;
+#pragma GCC unroll 5
+      for (int j = 0; j < kKernel; ++j) {
+        const int64_t from = at + j * a.channels;
+        low_codes = vaddq_u16(low_codes, vld1q_u16(columns + from));
+        high_codes = vaddq_u16(high_codes, vld1q_u16(columns + from + 8));
+#pragma GCC unroll 5
+        for (int i = 0; i < kKernel; ++i) {
+          const uint8x16_t codes = vld1q_u8(rows[i] + from), weight = weights[i * kKernel + j];
+          low = vmlal_u8(low, vget_low_u8(codes), vget_low_u8(weight));
+          high = vmlal_high_u8(high, codes, weight);
+        }
+      }
+      const Epilogue out = epilogue(plan, phase, at, constants, y);
+      finish_8(out, 0, low, low_codes);
+      finish_8(out, 8, high, high_codes);
+    }
+  }
+}
+
+// Ring of the kernel's input rows, each with its margins; row r lies in slot r % kernel.
+template <int kKernel>
+void byte_rows(const CodedDepthwiseConv& a, const Plan& plan, const RowSink& sink, int64_t sample,
+               int64_t first, int64_t last) {
+  constexpr int64_t kPad = kKernel / 2;
+  uint8_t* ring = scratch<uint8_t>(kRing, kKernel * plan.pitch);
+  uint16_t* columns = scratch<uint16_t>(kColumns, plan.pitch);
+  float* constants = scratch<float>(kRowConstants, plan.row + kFlat);
+  std::memset(ring, 0, kKernel * plan.pitch);
+  const auto slot = [&](int64_t row) { return ring + (row + kKernel) % kKernel * plan.pitch; };
+  const auto bring = [&](int64_t row) {
+    const uint8_t* codes = input_row(a, plan, sample, row);
+    if (codes) std::memcpy(slot(row) + plan.margin, codes, plan.row);
+    else std::memset(slot(row) + plan.margin, 0, plan.row);
+  };
+  for (int64_t row = first - kPad; row < first + kPad; ++row) bring(row);
+  int64_t filled = -1;
+  for (int64_t row = first; row < last; ++row) {
+    bring(row + kPad);
+    const int64_t row_class = border_class(row, a.height, a.kernel);
+    if (row_class != filled) fill_row_constants(a, plan, row_class, constants);
+    filled = row_class;
+    const uint8_t* rows[kKernel];
+    for (int k = 0; k < kKernel; ++k) rows[k] = slot(row - kPad + k);
+    sum_columns<kKernel>(plan, rows, columns);
+    byte_row<kKernel>(a, plan, rows, columns, constants, sink.begin(sample * a.height + row));
+    sink.end(sample * a.height + row);
+  }
+}
+
+bool fits_bytes(const CodedDepthwiseConv& a) {
+  const int64_t product = ((int64_t{1} << a.x_bits) - 1) * ((int64_t{1} << a.weight_bits) - 1);
+  return a.kernel * a.kernel * product <= 65535;
+}
+
+#endif
 
 void convolve(const CodedDepthwiseConv& a, const FusedCodedDepthwiseConv* fused) {
   Plan plan = {};
@@ -351,7 +456,7 @@ void convolve(const CodedDepthwiseConv& a, const FusedCodedDepthwiseConv* fused)
   plan.column_classes = border_class_count(a.width, a.kernel);
   arrange_scales(a, &plan);
   bool bytes = false;
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SPR2Q_NEON)
   bytes = fits_bytes(a);
   if (bytes) arrange_byte_weights(a, &plan);
 #endif
@@ -362,7 +467,7 @@ void convolve(const CodedDepthwiseConv& a, const FusedCodedDepthwiseConv* fused)
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t sample = unit / chunks, first = unit % chunks * kRows;
       const int64_t last = first + kRows < a.height ? first + kRows : a.height;
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SPR2Q_NEON)
       if (bytes) {
         if (a.kernel == 3) byte_rows<3>(a, plan, sink, sample, first, last);
         else byte_rows<5>(a, plan, sink, sample, first, last);

@@ -64,6 +64,12 @@ void pack_coded_linear(const PackCodedLinear& a) {
                 static_cast<uint64_t*>(plan.panel));
       return;
     }
+#elif defined(SPR2Q_NEON)
+    if (is_binary(a)) {
+      pack_bits(a.weight.data, a.storage_bits, a.in, a.out, plane_width(a.out),
+                static_cast<uint8_t*>(plan.panel));
+      return;
+    }
 #endif
     pack_codes<Dot>(a, plan);
   });

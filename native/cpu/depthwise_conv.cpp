@@ -10,7 +10,7 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(SPR2Q_NEON)
 constexpr int kPixels = 8;  // 8 sums + 12 inputs + 1 weight of 32 registers
 #else
 constexpr int kPixels = 4;  // 4 sums + 8 inputs + 1 weight of 16 registers

@@ -34,7 +34,7 @@ struct Candidates {
 // Round half to even of 0 ... 255, and a + d * d; without vector instructions for them the two
 // generic ones would call the C library for each lane.
 static inline VecF nearest(VecF u) {
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(SPR2Q_NEON)
   return round_even(u);
 #else
   const VecF big = splat(12582912.0f);  // 1.5 * 2^23: the sum keeps the integer bits alone
@@ -42,7 +42,7 @@ static inline VecF nearest(VecF u) {
 #endif
 }
 static inline VecF add_square(VecF d, VecF a) {
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(SPR2Q_NEON)
   return fma(d, d, a);
 #else
   return d * d + a;

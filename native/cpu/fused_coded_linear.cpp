@@ -13,7 +13,8 @@ namespace SPR2Q_ISA {
 namespace {
 
 constexpr int64_t kRowsPerTask = 768;
-constexpr int64_t kBlockRows = 8;  // whole tiles of the product, quads of the norm and patterns
+// Whole tiles of the product, quads of the norm and patterns of a row.
+constexpr int64_t kBlockRows = kTileRows % 4 == 0 ? 8 : 2 * kTileRows;
 // Of a thread; kBitRows is what bit_linear.hpp keeps there.
 enum Slot {
   kCopy, kScales, kBitRows, kOffsets, kMoreOffsets, kBlock, kNarrow, kTileOffsets, kMoreTileOffsets

@@ -15,7 +15,7 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 
 // Registers decide the tile: rows x vectors accumulators, the panel's vectors and one broadcast.
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(SPR2Q_NEON)
 constexpr int kMaxVectors = 4;  // 32 registers: 8 x 3 + 4 or 6 x 4 + 5
 template <int V> constexpr int tile_rows() { return V == 4 ? 6 : 8; }
 #elif defined(__AVX2__)
@@ -147,10 +147,10 @@ static inline void panel_product(const PanelProduct& p) {
     switch (wide) {
       case 1: panel_block<1, kAhead>(p, column); break;
       case 2: panel_block<2, kAhead>(p, column); break;
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SPR2Q_NEON)
       case 3: panel_block<3, kAhead>(p, column); break;
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(SPR2Q_NEON)
       case 4: panel_block<4, kAhead>(p, column); break;
 #endif
     }
@@ -222,10 +222,10 @@ static inline void outer_product(const OuterProduct& p) {
     switch (wide) {
       case 1: outer_block<1>(p, column); break;
       case 2: outer_block<2>(p, column); break;
-#if defined(__AVX2__)
+#if defined(__AVX2__) || defined(SPR2Q_NEON)
       case 3: outer_block<3>(p, column); break;
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(SPR2Q_NEON)
       case 4: outer_block<4>(p, column); break;
 #endif
     }

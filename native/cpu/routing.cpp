@@ -97,6 +97,9 @@ inline uint32_t lanes_at_least(VecF a, VecF b) {
   return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ);
 #elif defined(__AVX2__)
   return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)));
+#elif defined(SPR2Q_NEON)
+  constexpr uint32_t kBits[4] = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(vcgeq_f32(a.v, b.v), vld1q_u32(kBits)));
 #else
   uint32_t bits = 0;
   for (int i = 0; i < kLanes; ++i) bits |= (a.v[i] >= b.v[i] ? 1u : 0u) << i;

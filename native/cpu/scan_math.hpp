@@ -31,7 +31,7 @@ static inline VecF exp2_minus_1(VecF r) {
 static inline VecF exp2(VecF t) {
 #if defined(__AVX512F__)
   const VecF n = round_even(t), r = t - n;
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) || defined(SPR2Q_NEON)
   // Adding 1.5 * 2^23 leaves round(t) in the low bits, ready to be shifted to the exponent.
   t = min(max(t, splat(-125.0f)), splat(127.0f));
   const VecF shifted = t + splat(12582912.0f), r = t - (shifted - splat(12582912.0f));
@@ -48,6 +48,9 @@ static inline VecF exp2(VecF t) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
   const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
   return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), exponent))};
+#elif defined(SPR2Q_NEON)
+  const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(shifted.v), 23);
+  return {vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p.v), exponent))};
 #else
   return scale_pow2(p, n);
 #endif

@@ -88,6 +88,27 @@ struct EightSums {
     store(row, add ? load(row) + (low + high) : low + high);
   }
 };
+#elif defined(SPR2Q_NEON)
+struct EightSums {
+  VecF gB_low[4], gB_high[4], gC_low[4], gC_high[4];  // of the states k and k + 4
+  void take(int k, VecF gB_k, VecF gB_k4, VecF gC_k, VecF gC_k4) {
+    gB_low[k] = gB_k;
+    gB_high[k] = gB_k4;
+    gC_low[k] = gC_k;
+    gC_high[k] = gC_k4;
+  }
+  void put(float* gB, float* gC, bool add) const {
+    put_four(gB, gB_low, add);
+    put_four(gB + 4, gB_high, add);
+    put_four(gC, gC_low, add);
+    put_four(gC + 4, gC_high, add);
+  }
+  static void put_four(float* to, const VecF* parts, bool add) {
+    const float32x4_t even = vpaddq_f32(parts[0].v, parts[1].v);
+    const VecF sums = {vpaddq_f32(even, vpaddq_f32(parts[2].v, parts[3].v))};
+    store(to, add ? load(to) + sums : sums);
+  }
+};
 #else
 struct EightSums {
   float gB_sums[8], gC_sums[8];

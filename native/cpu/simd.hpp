@@ -1,5 +1,6 @@
 // One vector type per instruction set, so that each fast kernel is written once. VecF holds
-// kLanes floats: 16 with AVX-512, 8 with AVX2, 4 (compiler vectors) on the portable path.
+// kLanes floats: 16 with AVX-512, 8 with AVX2, 4 with NEON and on the portable path (compiler
+// vectors). max and min give their second operand where one is NaN, on every path.
 // Contraction is off for the whole build: a fused multiply-add happens only where fma() is
 // written, so results do not depend on the compiler's mood. No std templates with code in this
 // folder: they would be compiled for an instruction set that the machine may lack and then be
@@ -13,6 +14,8 @@
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(SPR2Q_NEON)  // not __ARM_NEON: the portable path of such a machine has that too
+#include <arm_neon.h>
 #endif
 
 namespace spr2q {
@@ -103,6 +106,66 @@ static inline void store_codes(uint8_t* p, VecF a) {
   const __m256i w = _mm256_cvtps_epi32(a.v);
   const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(h, h));
+}
+
+#elif defined(SPR2Q_NEON)
+
+constexpr int kLanes = 4;
+struct VecF { float32x4_t v; };
+static inline VecF load(const float* p) { return {vld1q_f32(p)}; }
+static inline void store(float* p, VecF a) { vst1q_f32(p, a.v); }
+static inline VecF load_first(const float* p, int n) {
+  float32x4_t a = vdupq_n_f32(0.0f);
+  if (n > 0) a = vld1q_lane_f32(p, a, 0);
+  if (n > 1) a = vld1q_lane_f32(p + 1, a, 1);
+  if (n > 2) a = vld1q_lane_f32(p + 2, a, 2);
+  if (n > 3) a = vld1q_lane_f32(p + 3, a, 3);
+  return {a};
+}
+static inline void store_first(float* p, VecF a, int n) {
+  if (n > 0) vst1q_lane_f32(p, a.v, 0);
+  if (n > 1) vst1q_lane_f32(p + 1, a.v, 1);
+  if (n > 2) vst1q_lane_f32(p + 2, a.v, 2);
+  if (n > 3) vst1q_lane_f32(p + 3, a.v, 3);
+}
+static inline VecF splat(float x) { return {vdupq_n_f32(x)}; }
+static inline VecF operator+(VecF a, VecF b) { return {vaddq_f32(a.v, b.v)}; }
+static inline VecF operator-(VecF a, VecF b) { return {vsubq_f32(a.v, b.v)}; }
+static inline VecF operator*(VecF a, VecF b) { return {vmulq_f32(a.v, b.v)}; }
+static inline VecF operator/(VecF a, VecF b) { return {vdivq_f32(a.v, b.v)}; }
+static inline VecF fma(VecF a, VecF b, VecF c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+// fmax and fmin would hand a NaN on, fmaxnm and fminnm drop it from either side: compare and select.
+static inline VecF max(VecF a, VecF b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
+static inline VecF min(VecF a, VecF b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
+static inline VecF sqrt(VecF a) { return {vsqrtq_f32(a.v)}; }
+static inline VecF round_even(VecF a) { return {vrndnq_f32(a.v)}; }
+static inline VecF where_le(VecF a, VecF b, VecF x, VecF y) {
+  return {vbslq_f32(vcleq_f32(a.v, b.v), x.v, y.v)};
+}
+static inline VecF scale_pow2(VecF a, VecF e) {
+  const int32x4_t bits = vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(e.v), vdupq_n_s32(127)), 23);
+  return {vmulq_f32(a.v, vreinterpretq_f32_s32(bits))};
+}
+static inline float sum(VecF a) {  // (0 + 2) + (1 + 3), as the other paths
+  return vaddv_f32(vadd_f32(vget_low_f32(a.v), vget_high_f32(a.v)));
+}
+static inline float largest(VecF a) {
+  const float32x2_t low = vget_low_f32(a.v), high = vget_high_f32(a.v);
+  const float32x2_t m = vbsl_f32(vcgt_f32(low, high), low, high);
+  const float even = vget_lane_f32(m, 0), odd = vget_lane_f32(m, 1);
+  return even > odd ? even : odd;
+}
+static inline VecF load_codes(const uint8_t* p) {
+  uint32_t four;
+  std::memcpy(&four, p, 4);
+  const uint16x8_t wide = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+  return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide)))};
+}
+static inline void store_codes(uint8_t* p, VecF a) {
+  const uint16x4_t half = vmovn_u32(vcvtnq_u32_f32(a.v));
+  const uint8x8_t bytes = vmovn_u16(vcombine_u16(half, half));
+  const uint32_t four = vget_lane_u32(vreinterpret_u32_u8(bytes), 0);
+  std::memcpy(p, &four, 4);
 }
 
 #else

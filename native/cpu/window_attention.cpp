@@ -4,6 +4,7 @@
 // folded into q, the bias and the mask. The op on codes keeps ops.hpp's order of operations; its
 // sums are exact in float32 up to 2^24, and beyond that wide_mix sums in int64.
 #include "levels.hpp"
+#include "neon_window_codes.hpp"
 #include "window_codes.hpp"
 #include "window_tile.hpp"
 
@@ -288,14 +289,41 @@ void attend_bytes(const CodedWindowAttention& a, const Output& output, const Cod
     if (p < keys) attend_blocks<1, D>(tile, output, grids, {start(p)}, m, more, p, column, table);
   }
 }
+#elif defined(SPR2Q_NEON)
+template <int D>
+void attend_bytes(const CodedWindowAttention& a, const Output& output, const CodeGrids& grids,
+                  const BiasLayout& layout, const float* bias, const int32_t* offset,
+                  int64_t window) {
+  const int64_t keys = layout.keys;
+  Memory<D> m(keys);
+  CodeTile<D> tile(keys, scratch<uint32_t>(2, CodeTile<D>::words(keys)));
+  const SquareTable& table = square_table(a.bits);
+  m.place.move_to(layout.windows, window, a.heads * a.head_dim, grids.factor);
+  for (int64_t head = 0; head < a.heads; ++head) {
+    const int64_t column = head * a.head_dim;
+    if (a.head_dim == D) {
+      tile.template pack<true>(a, m.place.at, column);
+    } else {
+      tile.template pack<false>(a, m.place.at, column);
+    }
+    for (int64_t p = 0; p < keys; p += kBlock) {
+      const Start start(layout, bias, offset, m.place, head, p);
+      const auto top =
+          m.place.masked ? tile.template logits<true>(p, grids.scale, grids.key_scale, m.S, start)
+                         : tile.template logits<false>(p, grids.scale, grids.key_scale, m.S, start);
+      tile.mix(tile.look_up(m.S, top, table), grids.step, grids.lower, m.out);
+      output.template put<D>(m.out, m.place.at, p, keys, column);
+    }
+  }
+}
 #endif
 
 template <int D>
 void attend_codes(const CodedWindowAttention& a, const Output& output, const CodeGrids& grids,
                   const BiasLayout& layout,
                   const float* bias, const int32_t* offset, int64_t window) {
-#if defined(__AVX512VNNI__)
-  if (grids.grid && grids.exact && a.code_bits <= kVnniCodeBits && has_byte_tables()) {
+#if defined(__AVX512VNNI__) || defined(SPR2Q_NEON)
+  if (grids.grid && grids.exact && a.code_bits <= kTileCodeBits && has_byte_tables()) {
     attend_bytes<D>(a, output, grids, layout, bias, offset, window);
     return;
   }

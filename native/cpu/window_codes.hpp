@@ -3,11 +3,9 @@
 // and four keys' weights q^2 (at most 225, from codes of up to 4 bits) meet their values in one; the
 // weights come from a table over the grid of exponents (core/exponent.hpp), 64 in one instruction.
 // Every sum is exact, and logits come from the float path's operations in its order: same bits.
-// Per head: q as (head_dim/4, padded positions) of four codes each, k as (keys/4, head_dim/4, 4), v as
-// (keys/4, dimensions) of one dimension of four keys. W(keys/4, 16): four weights per query.
+// Operands: window_operands.hpp, k being (keys/4, head_dim/4, 4): four keys side by side.
 #pragma once
-#include "../core/grid.hpp"
-#include "window_tile.hpp"
+#include "window_operands.hpp"
 
 #if defined(__AVX512VNNI__)
 
@@ -15,53 +13,23 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
-constexpr int64_t kVnniCodeBits = 7;  // k and v must fit a signed byte
+constexpr int64_t kTileCodeBits = 7;  // k and v must fit a signed byte
 
-// q^2 by the index of its exponent on the grid, for one number of bits.
-struct alignas(64) SquareTable {
-  uint8_t squares[kGridEntries];
-  explicit SquareTable(int64_t bits) {
-    for (int i = 0; i < kGridEntries; ++i) {
-      const float half = exp2_shared(grid_exponent(static_cast<float>(i)));
-      const int code = static_cast<int>(__builtin_nearbyintf(level_count(bits) * half));
-      squares[i] = static_cast<uint8_t>(code * code);
-    }
-  }
-};
-inline const SquareTable& square_table(int64_t bits) {
-  static const SquareTable tables[kGridBits] = {SquareTable(1), SquareTable(2), SquareTable(3),
-                                                SquareTable(4)};
-  return tables[bits - 1];
-}
 inline bool has_byte_tables() {
   static const bool has = __builtin_cpu_supports("avx512vbmi");
   return has;
 }
 
 template <int D>
-struct CodeTile {
-  static constexpr int kWords = (D + 3) / 4;
-  static constexpr int kDims = 4 * kWords;
+struct CodeTile : CodeOperands<D> {
+  using Operands = CodeOperands<D>;
+  using Operands::Operands, Operands::kWords, Operands::kDims;
+  using Operands::keys, Operands::groups, Operands::padded;
+  using Operands::q, Operands::k, Operands::v, Operands::key_sum;
+
   static constexpr int round_up_words() { return (kWords + 3) / 4 * 4; }
-
-  int64_t keys, groups, padded;
-  uint32_t *q, *k, *v;
-  float* key_sum;
-  __m512i* W;
-
-  static int64_t words(int64_t keys) {
-    const int64_t groups = round_up(keys, 4) / 4;
-    return kWords * round_up(keys, kBlock) + (kWords + 1) * round_up(keys, 16) +
-           kDims * groups + 16 * groups + 64;
-  }
-  CodeTile(int64_t count, uint32_t* memory) : keys(count) {
-    groups = round_up(keys, 4) / 4;
-    padded = round_up(keys, kBlock);
-    W = reinterpret_cast<__m512i*>(memory);
-    q = memory + 16 * groups;
-    v = q + kWords * padded;
-    k = v + kDims * groups;
-    key_sum = reinterpret_cast<float*>(k + kWords * round_up(keys, 16));
+  __m512i* weights_of(int64_t group) const {
+    return reinterpret_cast<__m512i*>(this->W) + group;
   }
 
   // words[i] = codes 4 i ... 4 i + 3 of four rows side by side, zeros behind head_dim. Rows past the
@@ -189,7 +157,7 @@ struct CodeTile {
       });
       const __m512i weights = _mm512_permutex2var_epi8(near, indices, far);
       total = _mm512_dpbusd_epi32(total, weights, ones);
-      _mm512_storeu_si512(W + g, weights);
+      _mm512_storeu_si512(weights_of(g), weights);
     }
     return {_mm512_cvtepi32_ps(total)};
   }
@@ -201,7 +169,7 @@ struct CodeTile {
       __m512i sum[kChunk];
       for (int d = 0; d < kChunk; ++d) sum[d] = _mm512_setzero_si512();
       for (int64_t g = 0; g < groups; ++g) {
-        const __m512i weights = _mm512_loadu_si512(W + g);
+        const __m512i weights = _mm512_loadu_si512(weights_of(g));
         for (int d = 0; d < kChunk; ++d) {
           const __m512i values = _mm512_set1_epi32(static_cast<int32_t>(v[g * kDims + first + d]));
           sum[d] = _mm512_dpbusd_epi32(sum[d], weights, values);

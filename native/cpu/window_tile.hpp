@@ -16,6 +16,9 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int kVectors = 1;    // vectors per block: one leaves registers for a whole q^T column
 constexpr int kMixChunk = 12;  // head dimensions that mix() sums side by side, in registers
+#elif defined(SPR2Q_NEON)
+constexpr int kVectors = 4;    // four share each broadcast key; 16 queries a block, as AVX-512 has
+constexpr int kMixChunk = 6;   // 24 sums, four weights and a broadcast of the 32 registers
 #else
 constexpr int kVectors = 2;    // two share each broadcast key, which costs a load of its own here
 constexpr int kMixChunk = 6;   // 12 sums, two weights and a broadcast: the 16 registers there are
@@ -44,6 +47,9 @@ inline VecF exp2_lanes(VecF x) {
 #elif defined(__AVX2__)
   const __m256i shift = _mm256_slli_epi32(_mm256_castps_si256(t.v), 23);
   return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), shift))};
+#elif defined(SPR2Q_NEON)
+  const int32x4_t shift = vshlq_n_s32(vreinterpretq_s32_f32(t.v), 23);
+  return {vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p.v), shift))};
 #else
   typedef uint32_t Bits4 __attribute__((vector_size(16)));
   return {(Float4)((Bits4)p.v + ((Bits4)t.v << 23))};

@@ -278,6 +278,18 @@ describe.each(fastBackends)("window attention on codes: %s has the reference's b
       expect(sameBytes(y, expected), name(s)).toBe(true);
     }
   });
+
+  test.each([1, 2, 4, 8])("every code of %i bits at its top does not overflow", (bits) => {
+    for (const s of [shapes[1], shapes[4], shapes[7]]) {
+      const c = codes(s, bits, 71);
+      for (const x of [c.q, c.k, c.v]) x.fill(2 ** bits - 1);
+      c.table.fill(0); // every key is the largest: so is every weight
+      const label = `${name(s)} ${bits} at the top`;
+      const expected = reference(label, () => attendCodes(s, c, bits, HALF, Math.min(bits, 4)));
+      const y = on(backend, () => attendCodes(s, c, bits, HALF, Math.min(bits, 4)));
+      expect(sameBytes(y, expected), name(s)).toBe(true);
+    }
+  });
 });
 
 test("a damaged bias gives the same pixels, and NaN in the same places, on every backend", () => {
