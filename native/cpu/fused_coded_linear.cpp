@@ -134,8 +134,9 @@ static inline void each_block(const FusedCodedLinear& a, Prepare prepare) {
 #if defined(__AVX512F__)
 // `count` values, padded to the vectors of a row.
 static const float* padded_row(const float* values, int64_t count, bool repeated, int slot) {
-  float* row = scratch<float>(slot, kMostVectors * kLanes);
-  for (int i = 0; i < kMostVectors * kLanes; ++i) {
+  const int64_t width = padded(count);
+  float* row = scratch<float>(slot, width);
+  for (int64_t i = 0; i < width; ++i) {
     row[i] = repeated ? values[0] : i < count ? values[i] : 0.0f;
   }
   return row;
@@ -146,15 +147,16 @@ static void run_tiles(const FusedCodedLinear& a) {
   const bool aligned = reinterpret_cast<uintptr_t>(a.y.data) % 64 == 0;
   const bool whole_lines = row_of_out.last == kLanes && aligned;
   const bool halves = a.out == 48 && a.first == 24 && a.kept == 24 && a.y && aligned;
-  const bool in_registers =
-      halves || (a.first == 0 && (!a.y || (a.kept == a.out && (!a.streamed || whole_lines))));
+  const bool in_registers = halves || (a.first == 0 && (!a.y || a.kept == a.out));
+  // Rows that are no whole lines go past the caches by way of a block.
+  const bool by_block = in_registers && !halves && a.y && a.streamed && !whole_lines;
   with_dot(a, [&](const Plan& plan, auto dot) {
     typedef decltype(dot) Dot;
     const PackedCodes codes = {a.x.data, a.rows};
     each_block(a, [&] {
       const Coders coders(a);
       TileChain chain = {a.added.data, nullptr, a.residual.data, a.y.data, nullptr, nullptr, {}, 0,
-                         a.gelu != 0, a.factor != 1, a.streamed != 0,
+                         a.gelu != 0, a.factor != 1, in_registers && a.streamed != 0,
                          static_cast<float>(a.factor), row_of_out, halves, shape};
       if (a.residual) chain.scale = padded_row(a.scale.data, a.out, false, kScales);
       if (in_registers) {
@@ -170,13 +172,17 @@ static void run_tiles(const FusedCodedLinear& a) {
         if (a.more_codes) add_coder(a.more_lower, a.more_granularity, kMoreTileOffsets);
       }
       float* v = scratch<float>(kBlock, kBlockRows * a.out);
-      return [&a, &plan, codes, coders, chain, shape, in_registers, v](int64_t row, int64_t rows) mutable {
-        if (!in_registers) {
-          chain.y = v - row * a.out;
-          chain.past_caches = false;
-        }
+      chain.past_caches = chain.past_caches && !by_block;
+      return [&a, &plan, codes, coders, chain, shape, in_registers, by_block,
+              v](int64_t row, int64_t rows) mutable {
+        if (!in_registers || by_block) chain.y = v - row * a.out;
         chain_rows<Dot>(chain, plan, rows_of<Dot>(plan, codes, row, rows, kCopy), row);
-        if (!in_registers) finish(a, coders, shape, row, rows, v);
+        if (!in_registers) {
+          finish(a, coders, shape, row, rows, v);
+        } else if (by_block) {
+          stream(reinterpret_cast<uint8_t*>(a.y.data + row * a.out),
+                 reinterpret_cast<const uint8_t*>(v), rows * a.out * 4);
+        }
       };
     });
   });
@@ -203,7 +209,7 @@ static void run_blocks(const FusedCodedLinear& a) {
 
 void fused_coded_linear(const FusedCodedLinear& a) {
 #if defined(__AVX512F__)
-  if (!is_binary(a) && a.out <= kMostVectors * kLanes) return run_tiles(a);
+  if (!is_binary(a) && (a.out <= kMostVectors * kLanes || !a.norm_weight)) return run_tiles(a);
 #endif
   run_blocks(a);
 }

@@ -12,7 +12,7 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
-constexpr int kMostVectors = 4;  // of a row that a tile can hold
+constexpr int kMostVectors = 4;  // of a row that a tile can hold, as a norm wants it
 
 // The quantiser of one output: a lower bound for each lane of a row.
 struct TileCoder {
@@ -36,16 +36,17 @@ struct TileChain {
   RowShape half;
 };
 
+// Outputs [column, column + V vectors) of R rows; `shape` is that of the whole row.
 template <bool kBinary, int R, int V, bool kTail>
 static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row,
-                             int64_t valid, const RowShape& shape) {
+                             int64_t column, int64_t valid, const RowShape& shape) {
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
-    const VecF lower = load(coder.lower + v * kLanes);
+    const VecF lower = load(coder.lower + column + v * kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       if (r >= valid) break;
-      uint8_t* to = coder.codes + (row + r) * shape.channels + v * kLanes;
+      uint8_t* to = coder.codes + (row + r) * shape.channels + column + v * kLanes;
       if (kTail && v == V - 1) store_codes_of<kBinary>(Part{shape.last}, to, value[r][v], lower, coder.levels);
       else store_codes_of<kBinary>(Whole{}, to, value[r][v], lower, coder.levels);
     }
@@ -78,7 +79,7 @@ static inline void code_whole_tile(const TileCoder& coder, const VecF (&value)[R
 // Norm and quantisers on R rows in registers.
 template <int R, int V, bool kTail>
 static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], int64_t row,
-                                 int64_t valid, const RowShape& shape) {
+                                 int64_t column, int64_t valid, const RowShape& shape) {
   if (chain.norm_weight) {
 #pragma GCC unroll 2
     for (int q = 0; q < R / kQuad; ++q) {
@@ -89,11 +90,11 @@ static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], in
   for (int i = 0; i < chain.coder_count; ++i) {
     const TileCoder& coder = chain.coders[i];
     if (coder.binary) {
-      code_tile<true, R, V, kTail>(coder, value, row, valid, shape);
-    } else if (!kTail && valid >= R) {
+      code_tile<true, R, V, kTail>(coder, value, row, column, valid, shape);
+    } else if (!kTail && valid >= R && shape.vectors == V) {
       code_whole_tile<R, V>(coder, value, row);
     } else {
-      code_tile<false, R, V, kTail>(coder, value, row, valid, shape);
+      code_tile<false, R, V, kTail>(coder, value, row, column, valid, shape);
     }
   }
 }
@@ -121,14 +122,15 @@ static inline void split_rows(const TileChain& chain, const VecF (&value)[R][3],
       else _mm256_storeu_si256(to + i, parts[i]);
     }
   }
-  norm_and_code<R, 2, true>(chain, rest, row, valid, chain.half);
+  norm_and_code<R, 2, true>(chain, rest, row, 0, valid, chain.half);
 }
 
-// Rows [first, first + R) of the tile that begins with `row`. A function of its own, as tile_block.
+// Outputs [column, column + V vectors) of rows [first, first + R) of the tile that begins with `row`:
+// all outputs where there is a norm. A function of its own, as tile_block.
 template <class Dot, int R, int V, bool kTail>
 __attribute__((noinline)) static void chain_tile(const TileChain& chain, const Plan& plan,
                                                  const Rows<typename Dot::Input>& rows, int64_t row,
-                                                 int first) {
+                                                 int first, int64_t column) {
   const RowShape& shape = chain.shape;
   const int64_t valid = rows.valid - first;
   VecI sum[R][V];
@@ -137,15 +139,15 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = splat_int(rows.starts[first + r]);
   }
-  const auto* panel = static_cast<const typename Dot::Weight*>(plan.panel);
+  const auto* panel = static_cast<const typename Dot::Weight*>(plan.panel) + column * Dot::kCodes;
   Dot::template accumulate<R, V>(sum, rows.codes + first, panel, plan.width * Dot::kCodes,
                                  plan.steps, plan.safe_steps);
   VecF value[R][V];
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
-    const VecF product_scale = load(plan.product_scale + v * kLanes);
-    const VecF total_scale = load(plan.total_scale + v * kLanes);
-    const VecF constant = load(plan.constant + v * kLanes);
+    const int64_t at = column + v * kLanes;
+    const VecF product_scale = load(plan.product_scale + at);
+    const VecF total_scale = load(plan.total_scale + at), constant = load(plan.constant + at);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const VecF shift = fma(total_scale, splat(rows.totals[first + r]), constant);
@@ -155,7 +157,7 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
   const auto each = [&](auto body) __attribute__((always_inline)) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const int64_t at = (row + first + (r < valid ? r : valid - 1)) * shape.channels;
+      const int64_t at = (row + first + (r < valid ? r : valid - 1)) * shape.channels + column;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) body(value[r][v], at, v);
     }
@@ -169,7 +171,7 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
   }
   if (chain.residual) {
     each([&](VecF& x, int64_t at, int v) {
-      x = fma(load(chain.scale + v * kLanes), load_vector<kTail>(chain.residual + at, v, V, shape), x);
+      x = fma(load(chain.scale + column + v * kLanes), load_vector<kTail>(chain.residual + at, v, V, shape), x);
     });
   }
   if constexpr (V == 3 && !kTail) {
@@ -179,7 +181,7 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       if (r >= valid) break;
-      float* to = chain.y + (row + first + r) * shape.channels;
+      float* to = chain.y + (row + first + r) * shape.channels + column;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         if (!kTail && chain.past_caches) _mm512_stream_ps(to + v * kLanes, value[r][v].v);
@@ -187,26 +189,34 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
       }
     }
   }
-  norm_and_code<R, V, kTail>(chain, value, row + first, valid, shape);
+  norm_and_code<R, V, kTail>(chain, value, row + first, column, valid, shape);
 }
 
 template <class Dot, int V>
-static inline void chain_rows(const TileChain& chain, const Plan& plan,
-                              const Rows<typename Dot::Input>& rows, int64_t row) {
+static inline void chain_block(const TileChain& chain, const Plan& plan,
+                               const Rows<typename Dot::Input>& rows, int64_t row, int64_t column) {
   constexpr int R = V == 4 ? kTileRows / 2 : kTileRows;  // 24 or 16 sums beside the weights
+  const bool tail = column + V * kLanes > chain.shape.channels;
   for (int first = 0; first < rows.valid; first += R) {
-    if (chain.shape.last == kLanes) chain_tile<Dot, R, V, false>(chain, plan, rows, row, first);
-    else chain_tile<Dot, R, V, true>(chain, plan, rows, row, first);
+    if (tail) chain_tile<Dot, R, V, true>(chain, plan, rows, row, first, column);
+    else chain_tile<Dot, R, V, false>(chain, plan, rows, row, first, column);
   }
 }
+// A tile's rows: in one block up to kMostVectors, else in blocks of nearly equal width.
 template <class Dot>
 static inline void chain_rows(const TileChain& chain, const Plan& plan,
                               const Rows<typename Dot::Input>& rows, int64_t row) {
-  switch (chain.shape.vectors) {
-    case 1: return chain_rows<Dot, 1>(chain, plan, rows, row);
-    case 2: return chain_rows<Dot, 2>(chain, plan, rows, row);
-    case 3: return chain_rows<Dot, 3>(chain, plan, rows, row);
-    default: return chain_rows<Dot, 4>(chain, plan, rows, row);
+  const int64_t vectors = chain.shape.vectors;
+  for (int64_t vector = 0; vector < vectors;) {
+    const int64_t left = vectors - vector, column = vector * kLanes;
+    const int64_t wide = vectors <= kMostVectors ? vectors : block_vectors(left, kTileVectors);
+    switch (wide) {
+      case 1: chain_block<Dot, 1>(chain, plan, rows, row, column); break;
+      case 2: chain_block<Dot, 2>(chain, plan, rows, row, column); break;
+      case 3: chain_block<Dot, 3>(chain, plan, rows, row, column); break;
+      default: chain_block<Dot, 4>(chain, plan, rows, row, column); break;
+    }
+    vector += wide;
   }
 }
 

@@ -55,6 +55,9 @@ static inline VecF load_codes(const uint8_t* p) {
 static inline void store_codes(uint8_t* p, VecF a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
+static inline void store_codes_first(uint8_t* p, VecF a, int n) {
+  _mm512_mask_cvtepi32_storeu_epi8(p, first_lanes(n), _mm512_cvtps_epi32(a.v));
+}
 // Codes of 1 bit: 1 where a >= least.
 static inline void store_flags(uint8_t* p, VecF a, VecF least) {
   const __mmask16 flags = _mm512_cmp_ps_mask(a.v, least.v, _CMP_GE_OQ);
@@ -212,6 +215,11 @@ static inline void store_codes(uint8_t* p, VecF a) {
 #endif
 
 #if !defined(__AVX512F__)
+static inline void store_codes_first(uint8_t* p, VecF a, int n) {
+  uint8_t whole[kLanes];
+  store_codes(whole, a);
+  std::memcpy(p, whole, static_cast<size_t>(n));
+}
 static inline void store_flags(uint8_t* p, VecF a, VecF least) {
   store_codes(p, where_le(least, a, splat(1.0f), splat(0.0f)));
 }

@@ -30,11 +30,7 @@ struct Part {
     std::memcpy(whole, p, static_cast<size_t>(n));
     return SPR2Q_ISA::load_codes(whole);
   }
-  void store_codes(uint8_t* p, VecF a) const {
-    uint8_t whole[kLanes];
-    SPR2Q_ISA::store_codes(whole, a);
-    std::memcpy(p, whole, static_cast<size_t>(n));
-  }
+  void store_codes(uint8_t* p, VecF a) const { store_codes_first(p, a, n); }
   void store_flags(uint8_t* p, VecF a, VecF least) const {
     uint8_t whole[kLanes];
     SPR2Q_ISA::store_flags(whole, a, least);
