@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "cuda_library.hpp"
+
 namespace spr2q {
 
 #if defined(SPR2Q_HAVE_X86)
@@ -39,6 +41,7 @@ int list_backends(const char** names, int capacity) {
   if (has_avx512() && count < capacity) names[count++] = "avx512";
   if (has_avx2() && count < capacity) names[count++] = "avx2";
   if (count < capacity) names[count++] = "portable";
+  if (host_cuda_backend() && count < capacity) names[count++] = host_cuda_backend()->name;
   if (count < capacity) names[count++] = "reference";
   return count;
 }
@@ -48,6 +51,8 @@ const Backend* find_backend(const char* name) {
   if (!std::strcmp(name, "avx512")) return has_avx512() ? &avx512::backend() : nullptr;
   if (!std::strcmp(name, "avx2")) return has_avx2() ? &avx2::backend() : nullptr;
 #endif
+  const Backend* cuda = host_cuda_backend();
+  if (cuda && !std::strcmp(name, cuda->name)) return cuda;
   if (!std::strcmp(name, "portable")) return &portable::backend();
   if (!std::strcmp(name, "reference")) return &reference_backend();
   return nullptr;
