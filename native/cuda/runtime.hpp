@@ -34,7 +34,7 @@ class Scratch {
 };
 
 const CudaServices& services();
-int32_t merge_pack_layers(const MergePackLayer* layers, int64_t count) __attribute__((weak));
+int32_t merge_pack_layers(const MergePackLayer* layers, int64_t count);
 
 }  // namespace cuda
 }  // namespace spr2q
