@@ -56,7 +56,7 @@ template <int kWidth>
 SPR2Q_DEVICE void mma(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   static_assert(kWidth == 8 || kWidth == 4 || kWidth == 1, "a width of the tensor cores");
   if constexpr (kWidth == 8) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 "
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -64,20 +64,20 @@ SPR2Q_DEVICE void mma(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     __trap();  // launch code takes width 8 from kFirst8BitOnly on
 #else
-    asm("mma.sync.aligned.m16n8k64.row.col.s32.u4.u4.s32 "
+    asm volatile("mma.sync.aligned.m16n8k64.row.col.s32.u4.u4.s32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
   } else {
-    asm("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc "
+    asm volatile("mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 }
 SPR2Q_DEVICE void mma_half(int (&d)[4], const unsigned (&a)[2], unsigned b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.s32.u8.u8.s32 "
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.u8.u8.s32 "
       "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(b));
