@@ -3,7 +3,7 @@
 
 namespace spr2q {
 namespace cuda {
-#define SPR2Q_DECLARE(op, Args) void op(const Args&) __attribute__((weak));
+#define SPR2Q_DECLARE(op, Args) void op(const Args&);
 SPR2Q_OPS(SPR2Q_DECLARE)
 #undef SPR2Q_DECLARE
 
