@@ -4,9 +4,9 @@
 // carries the CUDA runtime inside and finds the driver at run time: loading it needs no GPU.
 //
 // Rules: an op queues its kernels on the stream in use and returns; nothing waits but
-// synchronize(), copy_in() and copy_out(). The first failure of a thread is kept, later launches of that thread do
-// nothing, and last_error() returns it and clears it: so a caller may check once a step.
-// The services are meant for one thread at a time per stream.
+// synchronize(), copy_in(), copy_out() and merge_pack_layers(), which copies its list. The first
+// failure of a thread is kept, later launches of that thread do nothing, and last_error() returns
+// it and clears it: so a caller may check once a step. One thread at a time uses a stream.
 #pragma once
 #include "backend.hpp"
 

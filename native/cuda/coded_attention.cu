@@ -1,10 +1,11 @@
 // Window attention on codes. The product q k is an exact integer, so logits are the reference's to
-// the bit; with half-exponent codes of up to 4 bits (the form that serves) the weights q^2 are bytes,
-// both sums are exact too, and everything runs on the tensor cores:
+// the bit; with half-exponent codes of up to 4 bits (the form that serves) the weights q^2 are
+// bytes, both sums are exact too, and everything runs on the tensor cores:
 //   a warp has 16 queries; logits of 8 keys come out of one 8-bit mma; the largest of a row is
 //   found in a first walk over the keys; in a second, code^2 comes from a table of 128 bytes (32
 //   banks: no two lanes collide) and goes into the next mma as it lies: the keys of a group of 32
-//   are renumbered so that the fragment of the first product is the operand of the second. No exponential is computed.
+//   are renumbered so that the fragment of the first product is the operand of the second. No
+//   exponential is computed.
 // Other probability codes add floats key by key, in the reference's order: a thread a query.
 #include "../core/exponent.hpp"
 #include "../core/grid.hpp"
@@ -69,8 +70,8 @@ Tiles tiles_of(const CodedWindowAttention& a) {
 }
 
 // Where key `key` of a group of 32 stands among the 32 codes of an A row. Lane t holds keys 8j + 2t
-// and 8j + 2t + 1 of the four logit tiles j; as an A operand its bytes are 4t ... 4t+3 (j = 0, 1) and
-// 16 + 4t ... (j = 2, 3).
+// and 8j + 2t + 1 of the four logit tiles j; as an A operand its bytes are 4t ... 4t+3 (j = 0, 1)
+// and 16 + 4t ... (j = 2, 3).
 SPR2Q_DEVICE int operand_position(int key) {
   const int j = key / 8, t = key % 8 / 2, e = key % 2;
   return j / 2 * 16 + 4 * t + j % 2 * 2 + e;
@@ -102,7 +103,8 @@ SPR2Q_DEVICE void stage(const Tiles& s, const WindowView& view, unsigned char* s
   for (int64_t i = threadIdx.x; i < s.layout.padded * s.v_rows; i += kTileThreads) {
     const int64_t j = i / s.v_rows, d = i % s.v_rows;
     const bool inside = j < s.layout.positions && d < a.head_dim;
-    const int64_t place = j / kKeyGroup * kKeyGroup + operand_position(static_cast<int>(j % kKeyGroup));
+    const int in_group = static_cast<int>(j % kKeyGroup);
+    const int64_t place = j - in_group + operand_position(in_group);
     values[4 * d * s.v_words + place] =
         inside ? a.v.data[view.rows[j] * stride + head * a.head_dim + d] : 0;
   }
@@ -139,7 +141,7 @@ SPR2Q_DEVICE void tile_logits(const Tiles& s, const WindowView& view, const unsi
   for (int i = 0; i < 4; ++i) {
     const int key = 8 * n + 2 * t + i % 2, side = i / 2;
     float bias = view.bias[tile.place[side] - view.places[key]];
-    if (view.masked) bias += (tile.label[side] == view.labels[key] ? 0.0f : kWindowMask) * scales.factor;
+    if (view.masked) bias += mask_of(tile.label[side], view.labels[key]) * scales.factor;
     const float rest = fmaf(scales.key_scale, sums[key], bias);
     const float product = __uint_as_float(static_cast<unsigned>(products[i])) - kFloatBaseValue;
     logits[i] = key < s.layout.positions ? fmaf(scales.scale, product, rest) : -__builtin_inff();
@@ -276,7 +278,7 @@ SPR2Q_DEVICE void each_logit(const Ordered& s, const WindowView& view, const Cod
       sum += code_sum<8>(word);
     }
     float bias = view.bias[place - view.places[j]];
-    if (view.masked) bias += (view.labels[p] == view.labels[j] ? 0.0f : kWindowMask) * scales.factor;
+    if (view.masked) bias += mask_of(view.labels[p], view.labels[j]) * scales.factor;
     const float rest = fmaf(scales.key_scale, static_cast<float>(sum), bias);
     visit(j, fmaf(scales.scale, static_cast<float>(product), rest));
   }
@@ -377,7 +379,8 @@ void coded_window_attention(const CodedWindowAttention& a) {
                         : tiles.halves == 2 ? tile_kernel<2>
                         : tiles.halves == 3 ? tile_kernel<3>
                                             : tile_kernel<4>;
-    launch(kernel, dim3(grid_size(count), grid_size(a.heads)), dim3(kTileThreads), tiles.end, tiles);
+    const dim3 grid(grid_size(count), grid_size(a.heads));
+    launch(kernel, grid, dim3(kTileThreads), tiles.end, tiles);
     return;
   }
   const Ordered s{a, windows, WindowLayout::of(a.window, 1)};

@@ -115,12 +115,13 @@ __global__ void __launch_bounds__(kThreads) coded_kernel(Product a) {
 template <int kWidth>
 void product_of(const Product& a) {
   const bool narrow = round_up(a.out, 48) <= round_up(a.out, 64);
-  const dim3 grid(grid_size(divide_up(a.rows, kRows)), grid_size(divide_up(a.out, narrow ? 48 : 64)));
+  const int64_t columns = divide_up(a.out, narrow ? 48 : 64);
+  const dim3 grid(grid_size(divide_up(a.rows, kRows)), grid_size(columns));
   launch(narrow ? coded_kernel<kWidth, 6> : coded_kernel<kWidth, 8>, grid, dim3(kThreads), 0, a);
 }
 
-__global__ void __launch_bounds__(kPackThreads) pack_kernel(PackTarget target, const uint8_t* weight,
-                                                            int64_t storage_bits) {
+__global__ void __launch_bounds__(kPackThreads)
+pack_kernel(PackTarget target, const uint8_t* weight, int64_t storage_bits) {
   const int64_t o = blockIdx.x;
   const uint8_t* row = weight + o * ((target.in * storage_bits + 7) / 8);
   pack_row(target, o, [&](int64_t i) {

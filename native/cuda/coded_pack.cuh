@@ -15,7 +15,6 @@ struct PackTarget {
   int64_t in, out, x_bits, weight_bits, x_granularity, weight_granularity;
 };
 
-SPR2Q_DEVICE float* packed_scales(const PackTarget& a) { return reinterpret_cast<float*>(a.packed); }
 static inline __host__ __device__ int64_t packed_stride(int64_t in) { return (in + 3) / 4 * 4; }
 static inline __host__ __device__ int64_t scale_stride(int64_t out) {
   return (out + kPackedWidth - 1) / kPackedWidth * kPackedWidth;
@@ -25,7 +24,7 @@ static inline __host__ __device__ int64_t scale_stride(int64_t out) {
 template <class CodeOf>
 SPR2Q_DEVICE void pack_row(const PackTarget& a, int64_t o, const CodeOf& code_of) {
   const int64_t stride = packed_stride(a.in), outputs = scale_stride(a.out);
-  float* scales = packed_scales(a);
+  float* scales = reinterpret_cast<float*>(a.packed);
   uint8_t* codes = a.packed + 12 * outputs + o * stride;
   for (int64_t i = threadIdx.x; i < stride; i += kPackThreads) codes[i] = i < a.in ? code_of(i) : 0;
   __syncthreads();

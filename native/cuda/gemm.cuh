@@ -40,7 +40,8 @@ SPR2Q_DEVICE void read_tile(float (*tile)[kSide + 4], int64_t first, int64_t fir
 }
 
 template <class Operands, int kPerN>
-static __global__ void __launch_bounds__(kGemmThreads, kGemmBlocks) gemm_kernel(Operands op, GemmShape shape) {
+static __global__ void __launch_bounds__(kGemmThreads, kGemmBlocks)
+gemm_kernel(Operands op, GemmShape shape) {
   constexpr int kTileN = kThreadsN * kPerN;
   __shared__ float tile_a[kTileK][kTileM + 4];  // + 4: columns of a tile fall on different banks
   __shared__ float tile_b[kTileK][kTileN + 4];

@@ -64,7 +64,8 @@ __global__ void __launch_bounds__(kTransposeTile * kTransposeRows) transpose_ker
   const int64_t first_column = static_cast<int64_t>(blockIdx.y) * kTransposeTile;
   for (int i = static_cast<int>(threadIdx.y); i < kTransposeTile; i += kTransposeRows) {
     const int64_t row = first_row + i, column = first_column + threadIdx.x;
-    if (row < a.rows && column < a.columns) tile[i][threadIdx.x] = a.x.data[row * a.columns + column];
+    if (row >= a.rows || column >= a.columns) continue;
+    tile[i][threadIdx.x] = a.x.data[row * a.columns + column];
   }
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.y); i < kTransposeTile; i += kTransposeRows) {

@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kRouteThreads) route_kernel(Route a) {
   for (int64_t base = 0; base < a.count; base += kNoiseGroup) {
     uint32_t words[4] = {0, 0, 0, 0};
     if (a.mode == kSampled) {
-      philox_block(key, token, static_cast<uint32_t>(base / 4) + static_cast<uint32_t>(lane), words);
+      philox_block(key, token, static_cast<uint32_t>(base / 4 + lane), words);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(kGradTokens * kWarp) route_grad_kernel(RouteGr
   largest = warp_max(largest);
   const auto slope = [&](int64_t k) {
     float sum = 0.0f;
-    for (int64_t i = 0; i < a.states; ++i) sum = fmaf(a.pool.data[k * a.states + i], gprompt[i], sum);
+    const float* pool = a.pool.data + k * a.states;
+    for (int64_t i = 0; i < a.states; ++i) sum = fmaf(pool[i], gprompt[i], sum);
     return sum;
   };
   float sum = 0.0f, mean = 0.0f;

@@ -42,6 +42,7 @@ int32_t code_of(cudaError_t error) {
     case cudaErrorNoDevice: return kCudaNoDevice;
     case cudaErrorDevicesUnavailable: return kCudaBusy;
     case cudaErrorNoKernelImageForDevice: return kCudaUnsupportedDevice;
+    case cudaErrorSystemDriverMismatch:
     case cudaErrorUnsupportedPtxVersion: return kCudaDriverTooOld;
     case cudaErrorInvalidValue:
     case cudaErrorInvalidDevice:
@@ -50,7 +51,13 @@ int32_t code_of(cudaError_t error) {
     case cudaErrorHardwareStackError:
     case cudaErrorECCUncorrectable:
     case cudaErrorContextIsDestroyed:
-    case cudaErrorSystemDriverMismatch:
+    case cudaErrorLaunchFailure:  // these leave the context unusable, not only the launch
+    case cudaErrorLaunchTimeout:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidPc:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorAssert:
     case cudaErrorUnknown: return kCudaDeviceLost;
     case cudaErrorInsufficientDriver: {
       int driver = 0;  // the static runtime gives this error without any driver too
@@ -92,7 +99,7 @@ int32_t describe_device(int32_t device, CudaDevice* description) {
   const int32_t code = checked(cudaGetDeviceProperties(&properties, device), "describe_device");
   if (code != kCudaOk) return code;
   std::memset(description, 0, sizeof *description);
-  std::snprintf(description->name, sizeof description->name, "%s", properties.name);
+  std::memcpy(description->name, properties.name, sizeof description->name - 1);
   description->architecture = 10 * properties.major + properties.minor;
   description->multiprocessors = properties.multiProcessorCount;
   description->memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);

@@ -43,6 +43,8 @@ SPR2Q_DEVICE WindowView window_view(unsigned char* shared, const WindowLayout& l
           (w - 1) * (2 * w - 1) + w - 1, windows.masked(index)};
 }
 
+SPR2Q_DEVICE float mask_of(int label, int other) { return label == other ? 0.0f : kWindowMask; }
+
 // Fills the view; the caller's __syncthreads() follows. `factor` multiplies the bias.
 SPR2Q_DEVICE void fill_window(const WindowView& view, const WindowLayout& layout,
                               const Windows& windows, int64_t index, const float* table,

@@ -6,14 +6,17 @@
 
 #include "shim.hpp"
 
-namespace {
-
-int failures = 0;
+static int failures = 0;
 
 void expect(bool good, const std::string& what) {
   std::printf("%s %s\n", good ? "ok  " : "FAIL", what.c_str());
   failures += !good;
 }
+
+void check_mma();     // selfcheck_mma.cpp
+void check_layers();  // selfcheck_layers.cpp
+
+namespace {
 
 bool mentions(const char* problem, const char* part) {
   return problem && std::string(problem).find(part) != std::string::npos;
@@ -96,6 +99,8 @@ void check_shuffles() {
 int main() {
   check_barriers();
   check_shuffles();
+  check_mma();
+  check_layers();
   std::printf("%d failures\n", failures);
   return failures ? 1 : 0;
 }
