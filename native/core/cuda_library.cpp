@@ -6,7 +6,7 @@
 namespace spr2q {
 namespace {
 
-const CudaModule* opened = nullptr;
+const CudaModule* host = nullptr;  // the last opened library over host memory
 
 std::string number(int64_t value) { return std::to_string(value); }
 
@@ -74,19 +74,20 @@ CudaStatus open_cuda_library(const char* path) {
     status.text = problem;
     return status;
   }
-  status.module = opened = module;
+  status.module = module;
+  if (module->services->memory_kind == kHostMemory) host = module;
   ask_for_devices(status);
   return status;
 }
 
 const Backend* host_cuda_backend() {
-  return opened && opened->services->memory_kind == kHostMemory ? opened->backend : nullptr;
+  return host ? host->backend : nullptr;
 }
 
 std::string host_cuda_failure() {
-  if (!host_cuda_backend()) return "";
+  if (!host) return "";
   const char* text = "";
-  const int32_t code = opened->services->last_error(&text);
+  const int32_t code = host->services->last_error(&text);
   return code == kCudaOk ? "" : std::string(cuda_error_name(code)) + ": " + text;
 }
 

@@ -16,11 +16,11 @@ struct CudaStatus {
   std::vector<CudaDevice> devices;
 };
 
-// Opens the library (once: the last good one stays open for the life of the process).
+// Opens the library; a good one stays open for the life of the process.
 CudaStatus open_cuda_library(const char* path);
 
-// The table of the opened library where its memory is host memory, else nullptr: what runs on
-// device pointers is no backend for arrays of JavaScript.
+// The table of the last opened library whose memory is host memory, or nullptr: what runs on device
+// pointers is no backend for arrays of JavaScript.
 const Backend* host_cuda_backend();
 
 // Failure of the last op on that table, as "ERR_...: text"; empty where there is none.

@@ -40,6 +40,7 @@ SPR2Q_DEVICE CodedScales coded_scales(const CodedWindowAttention& a) {
 // ---- Half-exponent codes on the tensor cores ---------------------------------------------------
 
 constexpr int kTileThreads = 256;
+constexpr int kTileBlocks = 1;  // on a multiprocessor, at least: registers before occupancy
 constexpr int kTileWarps = kTileThreads / kWarp;
 constexpr int kKeyGroup = 32;  // keys of one product with v
 // As a float 2^23 + n: an accumulator that starts here is read as a float without conversion.
@@ -150,7 +151,7 @@ SPR2Q_DEVICE void tile_logits(const Tiles& s, const WindowView& view, const unsi
 
 // kHalves: 16-code halves of a head; v has kHalves * 2 columns of 8.
 template <int kHalves>
-__global__ void __launch_bounds__(kTileThreads) tile_kernel(Tiles s) {
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s) {
   const CodedWindowAttention& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   const int64_t window = blockIdx.x, head = blockIdx.y;
@@ -285,7 +286,7 @@ SPR2Q_DEVICE void each_logit(const Ordered& s, const WindowView& view, const Cod
 }
 
 template <int kWords>
-__global__ void __launch_bounds__(kQueries) ordered_kernel(Ordered s) {
+__global__ void __launch_bounds__(kQueries, 1) ordered_kernel(Ordered s) {
   const CodedWindowAttention& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   const int64_t window = blockIdx.x, head = blockIdx.y;

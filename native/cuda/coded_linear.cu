@@ -43,19 +43,17 @@ __global__ void __launch_bounds__(kThreads) coded_kernel(Product a) {
     const int64_t left = words - first;
     const int here = left < kStageWords ? static_cast<int>(left) : kStageWords;
     const int padded = (here + kWordsOfK - 1) / kWordsOfK * kWordsOfK;
-    for (int at = thread; at < kRows * padded; at += kThreads) {
-      const int row = at / padded, word = at % padded;
-      const bool inside = first_row + row < a.rows && word < here;
-      staged_x[row][word] =
-          inside ? code_word<kWidth>(a.x + (first_row + row) * a.in, first + word, a.in, wide) : 0;
-    }
-    for (int at = thread; at < kColumns * padded; at += kThreads) {
-      const int column = at / padded, word = at % padded;
-      const bool inside = first_column + column < a.out && word < here;
-      staged_w[column][word] =
-          inside ? code_word<kWidth>(a.codes + (first_column + column) * stride, first + word, a.in,
-                                     true)
-                 : 0;
+    for (int word = thread % kWordsOfK; word < padded; word += kWordsOfK) {
+      for (int row = thread / kWordsOfK; row < kRows; row += kThreads / kWordsOfK) {
+        const uint8_t* from = a.x + (first_row + row) * a.in;
+        const bool inside = first_row + row < a.rows && word < here;
+        staged_x[row][word] = inside ? code_word<kWidth>(from, first + word, a.in, wide) : 0;
+      }
+      for (int column = thread / kWordsOfK; column < kColumns; column += kThreads / kWordsOfK) {
+        const uint8_t* from = a.codes + (first_column + column) * stride;
+        const bool inside = first_column + column < a.out && word < here;
+        staged_w[column][word] = inside ? code_word<kWidth>(from, first + word, a.in, true) : 0;
+      }
     }
     __syncthreads();
     for (int k = 0; k < padded; k += kWordsOfK) {

@@ -7,26 +7,44 @@ namespace spr2q {
 namespace cuda {
 namespace {
 
+// Numbers of pixels and of (tap, channel) pairs fit 32 bits, whose division is several times as
+// quick as that of 64; only offsets into the tensors need more.
+template <int kKernel>
 struct Image {
-  int64_t height, width, kernel;
+  int height, width;
+  static constexpr int kTaps = kKernel * kKernel;
   // Pixel that `tap` of output pixel `pixel` reads, or -1 outside the image.
-  __device__ int64_t source(int64_t pixel, int64_t tap) const {
-    const int64_t dy = tap / kernel - kernel / 2, dx = tap % kernel - kernel / 2;
-    const int64_t y = pixel / width % height + dy, x = pixel % width + dx;
-    return y >= 0 && y < height && x >= 0 && x < width ? pixel + dy * width + dx : -1;
+  __device__ int64_t source(int64_t pixel, int tap) const {
+    const int at = static_cast<int>(pixel), line = at / width;
+    const int dy = tap / kKernel - kKernel / 2, dx = tap % kKernel - kKernel / 2;
+    const int y = line % height + dy, x = at - line * width + dx;
+    return y >= 0 && y < height && x >= 0 && x < width ? at + dy * width + dx : -1;
   }
 };
 
+// k = tap * channels + channel.
+struct Place {
+  int tap;
+  int64_t channel;
+};
+SPR2Q_DEVICE Place place_of(int64_t k, int64_t channels) {
+  const int at = static_cast<int>(k), count = static_cast<int>(channels), tap = at / count;
+  return {tap, at - tap * count};
+}
+
+template <int kKernel>
 struct Forward {
   static constexpr bool kRowsOfA = true, kRowsOfB = true;
   Conv2d c;
-  Image image;
+  Image<kKernel> image;
   __device__ float a(int64_t m, int64_t k) const {
-    const int64_t from = image.source(m, k / c.in);
-    return from < 0 ? 0.0f : c.x.data[from * c.in + k % c.in];
+    const Place at = place_of(k, c.in);
+    const int64_t from = image.source(m, at.tap);
+    return from < 0 ? 0.0f : c.x.data[from * c.in + at.channel];
   }
   __device__ float b(int64_t k, int64_t n) const {
-    return c.weight.data[(n * c.in + k % c.in) * c.kernel * c.kernel + k / c.in];
+    const Place at = place_of(k, c.in);
+    return c.weight.data[(n * c.in + at.channel) * image.kTaps + at.tap];
   }
   __device__ void store(int64_t m, int64_t n, int64_t, float sum) const {
     c.y.data[m * c.out + n] = c.bias.data ? sum + c.bias.data[n] : sum;
@@ -34,17 +52,19 @@ struct Forward {
 };
 
 // m = pixel, n = input channel, k = (mirrored tap, output channel).
+template <int kKernel>
 struct GradInput {
   static constexpr bool kRowsOfA = true, kRowsOfB = false;
   Conv2dGradInput c;
-  Image image;
+  Image<kKernel> image;
   __device__ float a(int64_t m, int64_t k) const {
-    const int64_t from = image.source(m, k / c.out);
-    return from < 0 ? 0.0f : c.gy.data[from * c.out + k % c.out];
+    const Place at = place_of(k, c.out);
+    const int64_t from = image.source(m, at.tap);
+    return from < 0 ? 0.0f : c.gy.data[from * c.out + at.channel];
   }
   __device__ float b(int64_t k, int64_t n) const {
-    const int64_t taps = c.kernel * c.kernel;
-    return c.weight.data[(k % c.out * c.in + n) * taps + taps - 1 - k / c.out];
+    const Place at = place_of(k, c.out);
+    return c.weight.data[(at.channel * c.in + n) * image.kTaps + image.kTaps - 1 - at.tap];
   }
   __device__ void store(int64_t m, int64_t n, int64_t, float sum) const {
     c.gx.data[m * c.in + n] = sum;
@@ -52,17 +72,19 @@ struct GradInput {
 };
 
 // m = output channel, n = (tap, input channel) and last the bias, k = pixel.
+template <int kKernel>
 struct GradWeight {
   static constexpr bool kRowsOfA = false, kRowsOfB = false;
   Conv2dGradWeight c;
-  Image image;
+  Image<kKernel> image;
   float* parts;
   int64_t columns;
   __device__ float a(int64_t m, int64_t k) const { return c.gy.data[k * c.out + m]; }
   __device__ float b(int64_t k, int64_t n) const {
-    if (n == c.in * c.kernel * c.kernel) return 1.0f;
-    const int64_t from = image.source(k, n / c.in);
-    return from < 0 ? 0.0f : c.x.data[from * c.in + n % c.in];
+    const Place at = place_of(n, c.in);
+    if (at.tap == image.kTaps) return 1.0f;
+    const int64_t from = image.source(k, at.tap);
+    return from < 0 ? 0.0f : c.x.data[from * c.in + at.channel];
   }
   __device__ void store(int64_t m, int64_t n, int64_t split, float sum) const {
     parts[(split * c.out + m) * columns + n] = sum;
@@ -81,16 +103,43 @@ unpack_kernel(const float* sums, Conv2dGradWeight c, int64_t columns) {
   }
 }
 
+constexpr int64_t kMostPixels = int64_t{1} << 31;
+
+// Calls body(Kernel<kKernel>) for the kernel size; a tensor beyond 32-bit pixel numbers is refused.
+template <int kKernel>
+struct Kernel {
+  static constexpr int kSize = kKernel;
+};
+template <class Args, class Body>
+void with_kernel(const Args& a, const Body& body) {
+  if (a.batch * a.height * a.width >= kMostPixels) {
+    return fail(kCudaBadArgument, "conv2d: 2^31 pixels or more in one call");
+  }
+  if (a.kernel == 1) return body(Kernel<1>{});
+  if (a.kernel == 3) return body(Kernel<3>{});
+  return body(Kernel<5>{});
+}
+template <int kKernel, class Args>
+Image<kKernel> image_of(const Args& a) {
+  return {static_cast<int>(a.height), static_cast<int>(a.width)};
+}
+
 }  // namespace
 
 void conv2d(const Conv2d& a) {
-  const int64_t k = a.in * a.kernel * a.kernel;
-  gemm(Forward{a, {a.height, a.width, a.kernel}}, {a.batch * a.height * a.width, a.out, k, k});
+  with_kernel(a, [&](auto kernel) {
+    constexpr int kKernel = decltype(kernel)::kSize;
+    const int64_t k = a.in * kKernel * kKernel;
+    gemm(Forward<kKernel>{a, image_of<kKernel>(a)}, {a.batch * a.height * a.width, a.out, k, k});
+  });
 }
 
 void conv2d_grad_input(const Conv2dGradInput& a) {
-  const int64_t k = a.out * a.kernel * a.kernel;
-  gemm(GradInput{a, {a.height, a.width, a.kernel}}, {a.batch * a.height * a.width, a.in, k, k});
+  with_kernel(a, [&](auto kernel) {
+    constexpr int kKernel = decltype(kernel)::kSize;
+    const int64_t k = a.out * kKernel * kKernel;
+    gemm(GradInput<kKernel>{a, image_of<kKernel>(a)}, {a.batch * a.height * a.width, a.in, k, k});
+  });
 }
 
 void conv2d_grad_weight(const Conv2dGradWeight& a) {
@@ -99,8 +148,11 @@ void conv2d_grad_weight(const Conv2dGradWeight& a) {
   const int64_t columns = a.in * a.kernel * a.kernel + (a.gbias ? 1 : 0), n = a.out * columns;
   float* parts = scratch.take<float>(split_count(pixels) * n);
   float* sums = scratch.take<float>(n);
-  gemm(GradWeight{a, {a.height, a.width, a.kernel}, parts, columns},
-       {a.out, columns, pixels, split_of(pixels)});
+  with_kernel(a, [&](auto kernel) {
+    constexpr int kKernel = decltype(kernel)::kSize;
+    gemm(GradWeight<kKernel>{a, image_of<kKernel>(a), parts, columns},
+         {a.out, columns, pixels, split_of(pixels)});
+  });
   final_sum(parts, sums, split_count(pixels), n);
   launch(unpack_kernel, dim3(element_grid(n)), dim3(kElementBlock), 0, sums, a, columns);
 }

@@ -76,7 +76,7 @@ SPR2Q_DEVICE Grid candidate_grid(const Search& s, float2 range, int candidate) {
   return grid_between(bounds.lower, bounds.upper, s.a.bits);
 }
 
-__global__ void __launch_bounds__(kThreads) error_kernel(Search s) {
+__global__ void __launch_bounds__(kThreads, 2) error_kernel(Search s) {
   const int64_t segment = blockIdx.x / s.chunks, chunk = blockIdx.x % s.chunks;
   const float* x = s.a.x.data + segment * s.size;
   const float2 range = s.ranges[segment * s.chunks];

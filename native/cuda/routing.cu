@@ -105,6 +105,7 @@ __global__ void __launch_bounds__(kGradTokens * kWarp) route_grad_kernel(RouteGr
 constexpr int kChunkTokens = 256;  // of one warp
 constexpr int kSortWarps = 4;      // of a block
 constexpr int kScanThreads = 1024;
+constexpr int64_t kMostPlaces = int64_t{1} << 31;  // of a sample: they are numbered in 32 bits
 
 struct Sort {
   SortTokens a;
@@ -156,12 +157,13 @@ __global__ void __launch_bounds__(kSortWarps * kWarp) sort_kernel(Sort s) {
 __global__ void __launch_bounds__(kScanThreads) first_places_kernel(Sort s) {
   __shared__ int32_t sums[2][kScanThreads];
   int32_t* places = s.places + static_cast<int64_t>(blockIdx.x) * s.chunks * s.a.count;
-  const int64_t n = s.chunks * s.a.count, share = (n + kScanThreads - 1) / kScanThreads;
+  const int chunks = static_cast<int>(s.chunks), count = static_cast<int>(s.a.count);
+  const int n = chunks * count, share = (n + kScanThreads - 1) / kScanThreads;
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t begin = thread * share, end = begin + share < n ? begin + share : n;
-  const auto index = [&](int64_t i) { return i % s.chunks * s.a.count + i / s.chunks; };
+  const int begin = thread * share, end = begin + share < n ? begin + share : n;
+  const auto index = [&](int i) { return i % chunks * count + i / chunks; };
   int32_t sum = 0;
-  for (int64_t i = begin; i < end; ++i) sum += places[index(i)];
+  for (int i = begin; i < end; ++i) sum += places[index(i)];
   int from = 0;
   sums[0][thread] = sum;
   for (int step = 1; step < kScanThreads; step *= 2, from ^= 1) {
@@ -171,10 +173,10 @@ __global__ void __launch_bounds__(kScanThreads) first_places_kernel(Sort s) {
   }
   __syncthreads();
   int32_t place = sums[from][thread] - sum;
-  for (int64_t i = begin; i < end; ++i) {
-    const int32_t count = places[index(i)];
+  for (int i = begin; i < end; ++i) {
+    const int32_t tokens = places[index(i)];
     places[index(i)] = place;
-    place += count;
+    place += tokens;
   }
 }
 
@@ -212,6 +214,9 @@ void route_grad(const RouteGrad& a) {
 void sort_tokens(const SortTokens& a) {
   Scratch scratch;
   const int64_t chunks = divide_up(a.tokens, kChunkTokens);
+  if (chunks * a.count >= kMostPlaces) {
+    return fail(kCudaBadArgument, "sort_tokens: 2^31 counts or more of tokens and classes");
+  }
   const Sort sort{a, scratch.take<int32_t>(a.batch * chunks * a.count), chunks};
   const dim3 grid(grid_size(divide_up(a.batch * chunks, kSortWarps))), block(kSortWarps * kWarp);
   launch(sort_kernel<false>, grid, block, 0, sort);

@@ -73,8 +73,12 @@ int32_t checked(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return kCudaOk;
   const int32_t code = code_of(error);
   char text[256];
-  std::snprintf(text, sizeof text, "%s: %s (%s)", call, cudaGetErrorString(error),
-                cudaGetErrorName(error));
+  if (code == kCudaNoDriver) {  // the runtime's own text speaks of an old driver
+    std::snprintf(text, sizeof text, "%s: this machine has no NVIDIA driver", call);
+  } else {
+    std::snprintf(text, sizeof text, "%s: %s (%s)", call, cudaGetErrorString(error),
+                  cudaGetErrorName(error));
+  }
   fail(code, text);
   return code;
 }

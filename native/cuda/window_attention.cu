@@ -10,6 +10,7 @@ namespace cuda {
 namespace {
 
 constexpr int kQueries = 128;  // threads of a block
+constexpr int kBlocks = 2;     // on a multiprocessor: up to 255 registers a thread
 
 struct Attention {
   WindowAttention a;
@@ -36,7 +37,7 @@ SPR2Q_DEVICE void each_logit(const WindowAttention& a, const WindowView& view, i
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kQueries) attention_kernel(Attention s) {
+__global__ void __launch_bounds__(kQueries, kBlocks) attention_kernel(Attention s) {
   const WindowAttention& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   const int64_t window = blockIdx.x, head = blockIdx.y, positions = s.layout.positions;

@@ -113,7 +113,7 @@ SPR2Q_DEVICE int64_t numbers_at(const Backward& s, const Here& here) {
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kRows) query_kernel(Backward s) {
+__global__ void __launch_bounds__(kRows, 1) query_kernel(Backward s) {
   const WindowAttentionGrad& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   const Here here = begin(s, shared);
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(kRows) query_kernel(Backward s) {
 }
 
 template <int kDim>
-__global__ void __launch_bounds__(kRows) key_kernel(Backward s) {
+__global__ void __launch_bounds__(kRows, 1) key_kernel(Backward s) {
   const WindowAttentionGrad& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   const Here here = begin(s, shared);
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kRows) key_kernel(Backward s) {
 
 // Entry (dy, dx) of the table: queries (y, x) whose key (y - dy, x - dx) lies in the window.
 template <int kDim>
-__global__ void __launch_bounds__(kRows) table_kernel(Backward s) {
+__global__ void __launch_bounds__(kRows, 1) table_kernel(Backward s) {
   const WindowAttentionGrad& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   const Here here = begin(s, shared);
