@@ -4,9 +4,9 @@
 // carries the CUDA runtime inside and finds the driver at run time: loading it needs no GPU.
 //
 // Rules: an op queues its kernels on the stream in use and returns; nothing waits but
-// synchronize(), copy_in(), copy_out() and merge_pack_layers(), which copies its list. The first
-// failure of a thread is kept, later launches of that thread do nothing, and last_error() returns
-// it and clears it: so a caller may check once a step. One thread at a time uses a stream.
+// synchronize(), copy_in(), copy_out() and merge_pack_create(). The first failure of a thread is
+// kept, later launches of that thread do nothing, and last_error() returns it and clears it: so a
+// caller may check once a step. One thread at a time uses a stream.
 #pragma once
 #include "backend.hpp"
 
@@ -40,7 +40,7 @@ struct CudaDevice {
   int64_t memory_bytes, free_bytes, l2_bytes;
 };
 
-// One layer of merge_pack_layers: MergeRectifiers, then Eq. 1 of the merged weight by the given
+// One layer of merge_pack_run: MergeRectifiers, then Eq. 1 of the merged weight by the given
 // weight bounds (kTensor or kRow), then PackCodedLinear, the weight never leaving the kernel.
 struct MergePackLayer {
   MergeRectifiers merge;
@@ -77,9 +77,11 @@ struct CudaServices {
   int32_t (*event_milliseconds)(void* from, void* to, double* milliseconds);  // waits for `to`
   // The first failure of this thread since the last call, as CudaCode; `text` names call and cause.
   int32_t (*last_error)(const char** text);
-  // The rectifier groups of all layers merged, quantised and packed in one launch. The list lies
-  // in host memory and is copied; its tensors lie on the device.
-  int32_t (*merge_pack_layers)(const MergePackLayer* layers, int64_t count);
+  // The rectifier groups of all layers merged, quantised and packed in one launch, which may be
+  // recorded. The list lies in host memory and is copied once; its tensors lie on the device.
+  int32_t (*merge_pack_create)(const MergePackLayer* layers, int64_t count, void** plan);
+  int32_t (*merge_pack_run)(void* plan);
+  int32_t (*merge_pack_destroy)(void* plan);
 };
 
 struct CudaModule {

@@ -1,5 +1,5 @@
 // A group of rectifiers merged into a weight (Eq. 9) and the gradients of the sum: products so
-// small that a thread makes one entry. merge_pack_layers does the whole network in one launch:
+// small that a thread makes one entry. merge_pack_run does the whole network in one launch:
 // a block for every output row of every layer merges it, quantises it by Eq. 1 and writes codes
 // and epilogue constants in the layout of coded_linear.cu, the weight never leaving the kernel.
 #include <vector>
@@ -58,11 +58,12 @@ grad_b_kernel(MergeRectifiersGrad p, float* shares) {
   }
 }
 
-// Rows of all layers before layer l: prefix[l]; prefix[count] is their number.
+// Rows of all layers before layer l: prefix[l]; prefix[count] is their number. The list and the
+// prefixes lie on the device, this struct on the host: it is the plan that callers hold.
 struct MergePackList {
-  const MergePackLayer* layers;
-  const int64_t* prefix;
-  int64_t count;
+  MergePackLayer* layers;
+  int64_t* prefix;
+  int64_t count, rows;
 };
 
 __global__ void __launch_bounds__(kPackThreads) merge_pack_kernel(MergePackList list) {
@@ -101,21 +102,43 @@ void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
   final_sum(shares, p.ggates.data, pairs, p.experts);
 }
 
-int32_t merge_pack_layers(const MergePackLayer* layers, int64_t count) {
-  if (count <= 0) return kCudaOk;
-  Scratch scratch;
-  MergePackLayer* list = scratch.take<MergePackLayer>(count);
-  int64_t* prefix = scratch.take<int64_t>(count + 1);
-  std::vector<int64_t> rows(static_cast<size_t>(count) + 1, 0);
+int32_t merge_pack_destroy(void* plan) {
+  MergePackList* list = static_cast<MergePackList*>(plan);
+  if (!list) return kCudaOk;
+  const int32_t first = services().release(list->layers), second = services().release(list->prefix);
+  delete list;
+  return first != kCudaOk ? first : second;
+}
+
+int32_t merge_pack_create(const MergePackLayer* layers, int64_t count, void** plan) {
+  *plan = nullptr;
+  const CudaServices& device = services();
+  auto* list = new MergePackList{nullptr, nullptr, count, 0};
+  std::vector<int64_t> prefix;
   for (int64_t l = 0; l < count; ++l) {
-    rows[static_cast<size_t>(l) + 1] = rows[static_cast<size_t>(l)] + layers[l].merge.out;
+    prefix.push_back(list->rows);
+    list->rows += layers[l].merge.out;
   }
-  if (failed()) return kCudaOutOfMemory;
-  int32_t code = services().copy_in(list, layers, count * static_cast<int64_t>(sizeof *layers));
-  if (code == kCudaOk) code = services().copy_in(prefix, rows.data(), (count + 1) * 8);
-  if (code != kCudaOk) return code;
-  launch(merge_pack_kernel, dim3(grid_size(rows.back())), dim3(kPackThreads), 0,
-         MergePackList{list, prefix, count});
+  prefix.push_back(list->rows);
+  const int64_t list_bytes = count * static_cast<int64_t>(sizeof *layers);
+  const int64_t prefix_bytes = (count + 1) * static_cast<int64_t>(sizeof(int64_t));
+  int32_t code = device.allocate(reinterpret_cast<void**>(&list->layers), list_bytes);
+  if (code == kCudaOk) {
+    code = device.allocate(reinterpret_cast<void**>(&list->prefix), prefix_bytes);
+  }
+  if (code == kCudaOk) code = device.copy_in(list->layers, layers, list_bytes);
+  if (code == kCudaOk) code = device.copy_in(list->prefix, prefix.data(), prefix_bytes);
+  if (code != kCudaOk) {
+    merge_pack_destroy(list);
+    return code;
+  }
+  *plan = list;
+  return kCudaOk;
+}
+
+int32_t merge_pack_run(void* plan) {
+  const MergePackList& list = *static_cast<const MergePackList*>(plan);
+  launch(merge_pack_kernel, dim3(grid_size(list.rows)), dim3(kPackThreads), 0, list);
   return failed() ? kCudaLaunchFailed : kCudaOk;
 }
 

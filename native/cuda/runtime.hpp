@@ -34,7 +34,9 @@ class Scratch {
 };
 
 const CudaServices& services();
-int32_t merge_pack_layers(const MergePackLayer* layers, int64_t count);
+int32_t merge_pack_create(const MergePackLayer* layers, int64_t count, void** plan);
+int32_t merge_pack_run(void* plan);
+int32_t merge_pack_destroy(void* plan);
 
 }  // namespace cuda
 }  // namespace spr2q

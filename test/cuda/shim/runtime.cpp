@@ -140,7 +140,7 @@ const CudaServices& services() {
       release,        copy_in,      copy_out,      copy_in,         fill,          stream_create,
       stream_destroy, use_stream,   synchronize,   capture_begin,   capture_end,   graph_launch,
       graph_destroy,  event_create, event_destroy, event_record,    event_milliseconds,
-      last_error,     merge_pack_layers,
+      last_error,     merge_pack_create, merge_pack_run, merge_pack_destroy,
   };
   return table;
 }

@@ -1,4 +1,4 @@
-// merge_pack_layers, which no op of the table names, against the ops that it joins: every layer
+// merge_pack_run, which no op of the table names, against the ops that it joins: every layer
 // merged, quantised and packed one by one must leave the same bytes. By the module's own tables.
 #include <cstdio>
 #include <cstring>
@@ -72,8 +72,11 @@ void check_layers() {
   layers.emplace_back(50, 1, 2, 3, 4, false, false);
   std::vector<MergePackLayer> tasks;
   for (Layer& layer : layers) tasks.push_back(layer.task());
-  const int32_t code = module.services->merge_pack_layers(tasks.data(), 4);
-  bool same = code == kCudaOk, written = true;
+  void* plan = nullptr;
+  bool same = module.services->merge_pack_create(tasks.data(), 4, &plan) == kCudaOk;
+  same = same && module.services->merge_pack_run(plan) == kCudaOk;
+  same = same && module.services->merge_pack_destroy(plan) == kCudaOk;
+  bool written = true;
   for (Layer& layer : layers) {
     layer.one_by_one(*module.backend);
     same = same && layer.joined == layer.apart;
