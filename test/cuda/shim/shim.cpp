@@ -158,19 +158,39 @@ void resume(Fibre& fibre) {
 #endif
 }
 
+// Resumes the fibres first ... first + count - 1 that can run, once each; true where one could.
+bool pass(unsigned first, unsigned count) {
+  bool progress = false;
+  Order order(count);
+  for (unsigned i = 0; i < count && problem.empty(); ++i) {
+    Fibre& fibre = fibres[first + order.next()];
+    if (fibre.state != State::kReady) continue;
+    resume(fibre);
+    progress = true;
+  }
+  return progress;
+}
+
+// As far as threads get without a barrier of the block. Half of the time all warps advance
+// together, from shuffle to shuffle; else one warp after the other runs as far as it can: what a
+// fast warp overwrites before a slow one has read it then shows.
+bool advance(unsigned threads) {
+  if (draw() % 2) return pass(0, threads);
+  bool progress = false;
+  Order order(threads / kWarp);
+  for (unsigned w = 0; w < threads / kWarp; ++w) {
+    const unsigned first = static_cast<unsigned>(order.next()) * kWarp;
+    while (problem.empty() && pass(first, kWarp)) progress = true;
+  }
+  return progress;
+}
+
 // Runs one block to its end; false with `problem` set where it cannot.
 bool run_block(unsigned threads) {
   for (unsigned i = 0; i < threads; ++i) prepare(fibres[i]);
   for (unsigned w = 0; w < threads / kWarp; ++w) warps[w].arrived = 0;
   for (;;) {
-    bool progress = false;
-    Order order(threads);
-    for (unsigned i = 0; i < threads && problem.empty(); ++i) {
-      Fibre& fibre = fibres[order.next()];
-      if (fibre.state != State::kReady) continue;
-      resume(fibre);
-      progress = true;
-    }
+    const bool progress = advance(threads);
     if (!problem.empty()) return false;
     if (progress) continue;
     unsigned done = 0, waiting = 0;

@@ -1,6 +1,7 @@
 // Kernels on the host, for tests on a machine without a GPU: the words of CUDA that native/cuda
 // uses, for a host compiler. Every thread of a block is a fibre; a block's fibres run one after
-// the other, in an order drawn anew for every launch, up to the next barrier, shuffle or end. So a
+// the other, in an order drawn anew for every step, up to the next barrier, shuffle or end; half of
+// the steps let one warp run ahead of all others to its next barrier. So a
 // barrier that is missing shows as a wrong result, and shim::run returns a text where threads of a
 // block reach different barriers or lanes of a warp different shuffles.
 // Checked strictly: block sizes are multiples of 32, shuffles name all 32 lanes, and no thread
