@@ -5,7 +5,8 @@
 //   found in a first walk over the keys; in a second, code^2 comes from a table of 128 bytes (32
 //   banks: no two lanes collide) and goes into the next mma as it lies: the keys of a group of 32
 //   are renumbered so that the fragment of the first product is the operand of the second. No
-//   exponential is computed.
+//   exponential is computed. With the networks' windows (16 and 8) all logits of the 16 queries
+//   stay in registers between the two walks, and where a bias lies is known when this is compiled.
 // Other probability codes add floats key by key, in the reference's order: a thread a query.
 #include "../core/exponent.hpp"
 #include "../core/grid.hpp"
@@ -39,8 +40,8 @@ SPR2Q_DEVICE CodedScales coded_scales(const CodedWindowAttention& a) {
 
 // ---- Half-exponent codes on the tensor cores ---------------------------------------------------
 
-constexpr int kTileThreads = 256;
-constexpr int kTileBlocks = 1;  // on a multiprocessor, at least: registers before occupancy
+constexpr int kTileThreads = 128;
+constexpr int kTileBlocks = 2;  // on a multiprocessor: up to 255 registers a thread
 constexpr int kTileWarps = kTileThreads / kWarp;
 constexpr int kKeyGroup = 32;  // keys of one product with v
 // As a float 2^23 + n: an accumulator that starts here is read as a float without conversion.
@@ -91,23 +92,21 @@ SPR2Q_DEVICE void stage(const Tiles& s, const WindowView& view, unsigned char* s
   unsigned* keys = reinterpret_cast<unsigned*>(shared + s.keys_at);
   uint8_t* values = shared + s.values_at;
   const bool wide = word_aligned(a, a.k.data);
-  for (int64_t j = threadIdx.x; j < s.layout.padded; j += kTileThreads) {
-    const uint8_t* key = a.k.data + view.rows[j] * stride + head * a.head_dim;
+  for (int j = static_cast<int>(threadIdx.x); j < s.layout.padded; j += kTileThreads) {
+    const int64_t row = view.rows[j] * stride + head * a.head_dim;
     int sum = 0;
     for (int64_t i = 0; i < words; ++i) {
-      const unsigned word = code_word<8>(key, i, a.head_dim, wide);
+      const unsigned word = code_word<8>(a.k.data + row, i, a.head_dim, wide);
       keys[j * s.key_words + i] = word;
       sum += code_sum<8>(word);
     }
     sums[j] = static_cast<float>(sum);
-  }
-  for (int64_t i = threadIdx.x; i < s.layout.padded * s.v_rows; i += kTileThreads) {
-    const int64_t j = i / s.v_rows, d = i % s.v_rows;
-    const bool inside = j < s.layout.positions && d < a.head_dim;
-    const int in_group = static_cast<int>(j % kKeyGroup);
-    const int64_t place = j - in_group + operand_position(in_group);
-    values[4 * d * s.v_words + place] =
-        inside ? a.v.data[view.rows[j] * stride + head * a.head_dim + d] : 0;
+    const int in_group = j % kKeyGroup;
+    uint8_t* column = values + j - in_group + operand_position(in_group);
+    for (int64_t d = 0; d < s.v_rows; ++d) {
+      const bool inside = j < s.layout.positions && d < a.head_dim;
+      column[4 * d * s.v_words] = inside ? a.v.data[row + d] : 0;
+    }
   }
   const float levels = level_count(a.bits);
   for (int i = static_cast<int>(threadIdx.x); i < kGridEntries; i += kTileThreads) {
@@ -125,8 +124,14 @@ struct QueryTile {
   int label[2];
 };
 
-// Logits of keys 8n + 2t and + 1 for rows g (0, 1) and g + 8 (2, 3).
-template <int kHalves>
+// Place of key 8n of a window of kSide, which is a multiple of 8: known when compiled.
+template <int kSide>
+SPR2Q_DEVICE constexpr int place_of_tile(int n) {
+  return 8 * n / kSide * (2 * kSide - 1) + 8 * n % kSide;
+}
+
+// Logits of keys 8n + 2t and + 1 for rows g (0, 1) and g + 8 (2, 3). kSide: the window, or 0 for any.
+template <int kHalves, int kSide>
 SPR2Q_DEVICE void tile_logits(const Tiles& s, const WindowView& view, const unsigned char* shared,
                               const CodedScales& scales, const QueryTile<kHalves>& tile, int n,
                               float (&logits)[4]) {
@@ -138,19 +143,23 @@ SPR2Q_DEVICE void tile_logits(const Tiles& s, const WindowView& view, const unsi
   for (int h = 0; h < kHalves; ++h) {
     mma_half(products, tile.q[h], keys[(8 * n + g) * s.key_words + 4 * h + t]);
   }
+  const float2 key_sums = *reinterpret_cast<const float2*>(sums + 8 * n + 2 * t);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int key = 8 * n + 2 * t + i % 2, side = i / 2;
-    float bias = view.bias[tile.place[side] - view.places[key]];
+    const int key_place = kSide ? place_of_tile<kSide>(n) + 2 * t + i % 2 : view.places[key];
+    float bias = view.bias[tile.place[side] - key_place];
     if (view.masked) bias += mask_of(tile.label[side], view.labels[key]) * scales.factor;
-    const float rest = fmaf(scales.key_scale, sums[key], bias);
+    const float rest = fmaf(scales.key_scale, i % 2 ? key_sums.y : key_sums.x, bias);
     const float product = __uint_as_float(static_cast<unsigned>(products[i])) - kFloatBaseValue;
-    logits[i] = key < s.layout.positions ? fmaf(scales.scale, product, rest) : -__builtin_inff();
+    const bool inside = kSide || key < s.layout.positions;
+    logits[i] = inside ? fmaf(scales.scale, product, rest) : -__builtin_inff();
   }
 }
 
-// kHalves: 16-code halves of a head; v has kHalves * 2 columns of 8.
-template <int kHalves>
+// kHalves: 16-code halves of a head; v has kHalves * 2 columns of 8. kSide: 16 or 8, with the logits
+// kept; 0: any window, the logits made twice.
+template <int kHalves, int kSide>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s) {
   const CodedWindowAttention& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
@@ -167,7 +176,8 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s
   const int g = lane_index() / 4, t = lane_index() % 4;
   const bool wide = word_aligned(a, a.q.data);
   const int positions = static_cast<int>(s.layout.positions);
-  const int tiles = static_cast<int>(s.layout.padded) / 8;
+  constexpr int kKept = kSide * kSide / 8;  // tiles whose logits stay in registers
+  const int tiles = kSide ? kKept : static_cast<int>(s.layout.padded) / 8;
   for (int first = warp_index() * 16; first < positions; first += kTileWarps * 16) {
     QueryTile<kHalves> tile;
 #pragma unroll
@@ -182,9 +192,11 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s
       tile.label[side] = view.labels[p];
     }
     float largest[2] = {kLowest, kLowest};
+    float kept[kSide ? kKept : 1][4];
+#pragma unroll(kSide ? kKept : 1)
     for (int n = 0; n < tiles; ++n) {
-      float logits[4];
-      tile_logits(s, view, shared, scales, tile, n, logits);
+      float(&logits)[4] = kept[kSide ? n : 0];
+      tile_logits<kHalves, kSide>(s, view, shared, scales, tile, n, logits);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         largest[i / 2] = logits[i] > largest[i / 2] ? logits[i] : largest[i / 2];
@@ -200,12 +212,13 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s
     }
     int sums[2 * kHalves][4] = {};
     int total[2] = {};
+#pragma unroll(kSide ? kKept / 4 : 1)
     for (int group = 0; group < tiles; group += 4) {
       unsigned weights[4] = {};
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        float logits[4];
-        tile_logits(s, view, shared, scales, tile, group + j, logits);
+        float(&logits)[4] = kept[kSide ? group + j : 0];
+        if (!kSide) tile_logits<kHalves, 0>(s, view, shared, scales, tile, group + j, logits);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const float shifted = kRoundingMagic + (largest[i / 2] - logits[i]);
@@ -376,10 +389,13 @@ void coded_window_attention(const CodedWindowAttention& a) {
   const int64_t count = a.batch * windows.per_sample();
   const Tiles tiles = tiles_of(a);
   if (fits_tiles(a, tiles)) {
-    const auto kernel = tiles.halves == 1   ? tile_kernel<1>
-                        : tiles.halves == 2 ? tile_kernel<2>
-                        : tiles.halves == 3 ? tile_kernel<3>
-                                            : tile_kernel<4>;
+    const bool narrow = tiles.halves == 1;
+    const auto kernel = narrow && a.window == 16  ? tile_kernel<1, 16>
+                        : narrow && a.window == 8 ? tile_kernel<1, 8>
+                        : narrow                  ? tile_kernel<1, 0>
+                        : tiles.halves == 2       ? tile_kernel<2, 0>
+                        : tiles.halves == 3       ? tile_kernel<3, 0>
+                                                  : tile_kernel<4, 0>;
     const dim3 grid(grid_size(count), grid_size(a.heads));
     launch(kernel, grid, dim3(kTileThreads), tiles.end, tiles);
     return;

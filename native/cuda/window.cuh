@@ -45,19 +45,39 @@ SPR2Q_DEVICE WindowView window_view(unsigned char* shared, const WindowLayout& l
 
 SPR2Q_DEVICE float mask_of(int label, int other) { return label == other ? 0.0f : kWindowMask; }
 
-// Fills the view; the caller's __syncthreads() follows. `factor` multiplies the bias.
+// 0, 1, 2: the band of a rolled row or column, as in core/windows.hpp.
+SPR2Q_DEVICE int band_of(int rolled, int extent, int window, int shift) {
+  return rolled < extent - window ? 0 : rolled < extent - shift ? 1 : 2;
+}
+
+// Fills the view; the caller's __syncthreads() follows. `factor` multiplies the bias. The arithmetic
+// is that of core/windows.hpp, in 32 bits and with the window's corner found once: a division of 64
+// bits costs as much as the attention of a key.
 SPR2Q_DEVICE void fill_window(const WindowView& view, const WindowLayout& layout,
                               const Windows& windows, int64_t index, const float* table,
                               int64_t heads, int64_t head, float factor) {
-  for (int64_t i = threadIdx.x; i < layout.table; i += blockDim.x) {
-    view.bias[i] = table[i * heads + head] * factor;
+  const int entries = static_cast<int>(layout.table), step = static_cast<int>(heads);
+  for (int i = static_cast<int>(threadIdx.x); i < entries; i += static_cast<int>(blockDim.x)) {
+    view.bias[i] = table[i * step + head] * factor;
   }
-  for (int64_t p = threadIdx.x; p < layout.padded; p += blockDim.x) {
-    const int64_t inside = p < layout.positions ? p : 0;
-    const int64_t y = inside / windows.window, x = inside % windows.window;
-    view.rows[p] = static_cast<int>(windows.token(index, inside));
-    view.places[p] = static_cast<int16_t>(y * (2 * windows.window - 1) + x);
-    view.labels[p] = static_cast<uint8_t>(view.masked ? windows.label(index, inside) : 0);
+  const int height = static_cast<int>(windows.height), width = static_cast<int>(windows.width);
+  const int w = static_cast<int>(windows.window), shift = static_cast<int>(windows.shift);
+  const int across = width / w, per_sample = height / w * across;
+  const int sample = static_cast<int>(index) / per_sample;
+  const int place = static_cast<int>(index) - sample * per_sample;
+  const int top = place / across * w, left = place % across * w;
+  const int positions = static_cast<int>(layout.positions);
+  const int padded = static_cast<int>(layout.padded);
+  for (int p = static_cast<int>(threadIdx.x); p < padded; p += static_cast<int>(blockDim.x)) {
+    const int inside = p < positions ? p : 0, in_y = inside / w, in_x = inside - in_y * w;
+    const int rolled_y = top + in_y, rolled_x = left + in_x;
+    const int y = rolled_y + shift < height ? rolled_y + shift : rolled_y + shift - height;
+    const int x = rolled_x + shift < width ? rolled_x + shift : rolled_x + shift - width;
+    view.rows[p] = (sample * height + y) * width + x;
+    view.places[p] = static_cast<int16_t>(in_y * (2 * w - 1) + in_x);
+    view.labels[p] = static_cast<uint8_t>(
+        view.masked ? 3 * band_of(rolled_y, height, w, shift) + band_of(rolled_x, width, w, shift)
+                    : 0);
   }
 }
 
