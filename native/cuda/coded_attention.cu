@@ -127,7 +127,8 @@ struct QueryTile {
 // Place of key 8n of a window of kSide, which is a multiple of 8: known when compiled.
 template <int kSide>
 SPR2Q_DEVICE constexpr int place_of_tile(int n) {
-  return 8 * n / kSide * (2 * kSide - 1) + 8 * n % kSide;
+  constexpr int side = kSide ? kSide : 1;  // 0 is no window: the caller then asks elsewhere
+  return 8 * n / side * (2 * side - 1) + 8 * n % side;
 }
 
 // Logits of keys 8n + 2t and + 1 for rows g (0, 1) and g + 8 (2, 3). kSide: the window, or 0 for any.

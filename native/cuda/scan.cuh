@@ -4,15 +4,14 @@
 //   2. chunks composed in order, giving the state each one starts from (entry_kernel);
 //   3. every chunk once more from there, doing the op's real work.
 // The gradient's adjoint runs the same three steps backwards. No atomics: equal bits on every run.
-// A thread has one channel and four of its states; the 1, 2, 4, 8 or 16 lanes of a channel are
-// neighbours and add up by shuffles. exp(Delta A) is exp2f(Delta * (A log2 e)).
+// A thread has one channel and kPer (4 or 8) of its states; the 1, 2, 4, 8 or 16 lanes of a channel
+// are neighbours and add up by shuffles. exp(Delta A) is exp2f(Delta * (A log2 e)).
 #pragma once
 #include "device.cuh"
 
 namespace spr2q {
 namespace cuda {
 
-constexpr int kLaneStates = 4;       // states of a thread
 constexpr int kMostScanThreads = 128;
 constexpr float kLog2e = 1.44269504f;
 
@@ -20,6 +19,7 @@ struct ScanShape {
   int64_t batch, length, channels, states;
   int64_t chunk, chunks;  // steps of a chunk; chunks of a sequence
   int lanes, threads;     // threads of a channel; of a block
+  bool wide;              // rows of states are whole 16-byte pieces
   int64_t block_channels, groups;  // channels of a block; blocks that all channels take
 
   dim3 grid() const {
@@ -28,7 +28,11 @@ struct ScanShape {
   int64_t carries() const { return batch * chunks * channels * states; }
 };
 
-template <class Args>
+static inline bool on_16_bytes(const void* data) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0;
+}
+
+template <int kPer, class Args>
 static inline ScanShape scan_shape(const Args& a, int64_t chunk) {
   ScanShape s = {};
   s.batch = a.batch;
@@ -38,11 +42,13 @@ static inline ScanShape scan_shape(const Args& a, int64_t chunk) {
   s.chunk = chunk;
   s.chunks = divide_up(a.length, chunk);
   s.lanes = 1;
-  while (s.lanes * kLaneStates < s.states) s.lanes *= 2;
+  while (s.lanes * kPer < s.states) s.lanes *= 2;
   const int64_t wanted = round_up(s.channels * s.lanes, kWarp);
   s.threads = static_cast<int>(wanted < kMostScanThreads ? wanted : kMostScanThreads);
   s.block_channels = s.threads / s.lanes;
   s.groups = divide_up(s.channels, s.block_channels);
+  s.wide = s.states % 4 == 0 && on_16_bytes(a.A.data) && on_16_bytes(a.B.data) &&
+           on_16_bytes(a.C.data);
   return s;
 }
 
@@ -51,12 +57,13 @@ struct ScanPlace {
   int64_t sample, chunk, channel, first_state, row, steps;  // row: of the chunk's first step
   bool active;
 };
+template <int kPer>
 SPR2Q_DEVICE ScanPlace scan_place(const ScanShape& s) {
   ScanPlace p;
   p.sample = blockIdx.z;
   p.chunk = blockIdx.x;
   p.channel = blockIdx.y * s.block_channels + threadIdx.x / s.lanes;
-  p.first_state = threadIdx.x % s.lanes * kLaneStates;
+  p.first_state = threadIdx.x % s.lanes * kPer;
   const int64_t first = p.chunk * s.chunk;
   p.row = p.sample * s.length + first;
   p.steps = first + s.chunk < s.length ? s.chunk : s.length - first;
@@ -66,18 +73,43 @@ SPR2Q_DEVICE ScanPlace scan_place(const ScanShape& s) {
 
 SPR2Q_DEVICE float softplus(float x) { return x <= 20.0f ? log1pf(expf(x)) : x; }
 
-// Four values of a row of states; zeros past its end.
+// The thread's part of a row of A, B or C; zeros past its end.
+template <int kPer>
 SPR2Q_DEVICE void load_states(const float* row, const ScanShape& s, const ScanPlace& p,
-                              float (&to)[kLaneStates]) {
+                              float (&to)[kPer]) {
 #pragma unroll
-  for (int k = 0; k < kLaneStates; ++k) {
+  for (int k = 0; k < kPer; k += 4) {
+    if (s.wide) {
+      float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      if (p.active && p.first_state + k < s.states) {
+        four = *reinterpret_cast<const float4*>(row + p.first_state + k);
+      }
+      to[k] = four.x;
+      to[k + 1] = four.y;
+      to[k + 2] = four.z;
+      to[k + 3] = four.w;
+      continue;
+    }
+#pragma unroll
+    for (int i = k; i < k + 4; ++i) {
+      to[i] = p.active && p.first_state + i < s.states ? row[p.first_state + i] : 0.0f;
+    }
+  }
+}
+// The same of a scratch array of carries, whose rows lie anywhere.
+template <int kPer>
+SPR2Q_DEVICE void load_carries(const float* row, const ScanShape& s, const ScanPlace& p,
+                               float (&to)[kPer]) {
+#pragma unroll
+  for (int k = 0; k < kPer; ++k) {
     to[k] = p.active && p.first_state + k < s.states ? row[p.first_state + k] : 0.0f;
   }
 }
+template <int kPer>
 SPR2Q_DEVICE void store_states(float* row, const ScanShape& s, const ScanPlace& p,
-                               const float (&from)[kLaneStates]) {
+                               const float (&from)[kPer]) {
 #pragma unroll
-  for (int k = 0; k < kLaneStates; ++k) {
+  for (int k = 0; k < kPer; ++k) {
     if (p.active && p.first_state + k < s.states) row[p.first_state + k] = from[k];
   }
 }
@@ -116,15 +148,15 @@ struct Carries {
 
 // Step 1. With kAdjoint also the chunk's share of the adjoint that leaves it at its front,
 // sum over t of (a_first ... a_t) gy_t C_t, which holds where the state's copy is not quantised.
-template <bool kAdjoint>
+template <int kPer, bool kAdjoint>
 static __global__ void __launch_bounds__(kMostScanThreads)
 carry_kernel(ScanInputs in, ScanShape s, Carries to) {
-  const ScanPlace p = scan_place(s);
-  float rate[kLaneStates], B[kLaneStates], C[kLaneStates];
-  float decay[kLaneStates], h[kLaneStates] = {}, adjoint[kLaneStates] = {};
+  const ScanPlace p = scan_place<kPer>(s);
+  float rate[kPer], B[kPer], C[kPer];
+  float decay[kPer], h[kPer] = {}, adjoint[kPer] = {};
   load_states(in.A + p.channel * s.states, s, p, rate);
 #pragma unroll
-  for (int k = 0; k < kLaneStates; ++k) {
+  for (int k = 0; k < kPer; ++k) {
     rate[k] *= kLog2e;
     decay[k] = 1.0f;
   }
@@ -140,7 +172,7 @@ carry_kernel(ScanInputs in, ScanShape s, Carries to) {
       gy = p.active ? in.gy[row * s.channels + p.channel] : 0.0f;
     }
 #pragma unroll
-    for (int k = 0; k < kLaneStates; ++k) {
+    for (int k = 0; k < kPer; ++k) {
       const float a = exp2f(step.delta * rate[k]);
       h[k] = fmaf(a, h[k], du * B[k]);
       decay[k] *= a;

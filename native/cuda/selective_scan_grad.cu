@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kGradChunk = 64;  // steps: their kept states fill 12 KiB of shared memory
 constexpr int kSub = 8;             // steps of a piece: 2 x 32 registers of states and decays
+constexpr int kLaneStates = 4;      // states of a thread
 constexpr int64_t kPieces = kGradChunk / kSub;
 
 struct Grad {
@@ -42,7 +43,7 @@ SPR2Q_DEVICE float through_copy(const StateCopy& c, float h, float gradient, flo
 // The adjoint's share of a chunk where the copy is quantised: its mask needs the state.
 __global__ void __launch_bounds__(kMostScanThreads) adjoint_kernel(Grad a, float* to) {
   const ScanShape& s = a.shape;
-  const ScanPlace p = scan_place(s);
+  const ScanPlace p = scan_place<kLaneStates>(s);
   float rate[kLaneStates], B[kLaneStates], C[kLaneStates], h[kLaneStates] = {};
   float decay[kLaneStates], adjoint[kLaneStates] = {};
   load_states(a.in.A + p.channel * s.states, s, p, rate);
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kMostScanThreads) adjoint_kernel(Grad a, float
     rate[k] *= kLog2e;
     decay[k] = 1.0f;
   }
-  load_states(a.entry + carry_row(s, p), s, p, h);
+  load_carries(a.entry + carry_row(s, p), s, p, h);
   const StateCopy copy = state_copy(a.grid);
   const float bias = p.active ? a.in.delta_bias[p.channel] : 0.0f;
   for (int64_t t = 0; t < p.steps; ++t) {
@@ -81,9 +82,9 @@ int64_t term_floats(const ScanShape& s) {
 }
 
 template <bool kQuantised>
-__global__ void __launch_bounds__(kMostScanThreads) grad_kernel(Grad a) {
+__global__ void __launch_bounds__(kMostScanThreads, 2) grad_kernel(Grad a) {
   const ScanShape& s = a.shape;
-  const ScanPlace p = scan_place(s);
+  const ScanPlace p = scan_place<kLaneStates>(s);
   SPR2Q_DYNAMIC_SHARED(float, shared);
   float* kept = shared + threadIdx.x * kLaneStates;
   float* terms = shared + kPieces * blockDim.x * kLaneStates;
@@ -95,8 +96,8 @@ __global__ void __launch_bounds__(kMostScanThreads) grad_kernel(Grad a) {
 #pragma unroll
   for (int k = 0; k < kLaneStates; ++k) rate[k] = A[k] * kLog2e;
   if (a.entry) {
-    load_states(a.entry + carry_row(s, p), s, p, h);
-    load_states(a.adjoint + carry_row(s, p), s, p, carry);
+    load_carries(a.entry + carry_row(s, p), s, p, h);
+    load_carries(a.adjoint + carry_row(s, p), s, p, carry);
   }
   const StateCopy copy = state_copy(a.grid);
   const float bias = p.active ? a.in.delta_bias[p.channel] : 0.0f;
@@ -209,7 +210,7 @@ __global__ void __launch_bounds__(kMostScanThreads) grad_kernel(Grad a) {
 
 void selective_scan_grad(const SelectiveScanGrad& a) {
   Scratch scratch;
-  const ScanShape shape = scan_shape(a, kGradChunk);
+  const ScanShape shape = scan_shape<kLaneStates>(a, kGradChunk);
   const dim3 grid = shape.grid(), block(grid_size(shape.threads));
   const ScanInputs in{a.u.data, a.delta.data, a.A.data, a.B.data, a.C.data, a.delta_bias.data,
                       a.gy.data};
@@ -223,7 +224,8 @@ void selective_scan_grad(const SelectiveScanGrad& a) {
     float* local = scratch.take<float>(shape.carries());
     float* adjoint = scratch.take<float>(shape.carries());
     const Carries carries{decay, local, adjoint};
-    launch(quantised ? carry_kernel<false> : carry_kernel<true>, grid, block, 0, in, shape,
+    launch(quantised ? carry_kernel<kLaneStates, false>
+                     : carry_kernel<kLaneStates, true>, grid, block, 0, in, shape,
            carries);
     entries<false>(shape, decay, local);
     g.entry = local;

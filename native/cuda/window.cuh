@@ -3,6 +3,8 @@
 // that the difference counts from 0: the table of (2w-1)^2 values per head is read, never the
 // expanded one of w^4.
 #pragma once
+#include <initializer_list>
+
 #include "../core/windows.hpp"
 #include "device.cuh"
 
@@ -42,6 +44,65 @@ SPR2Q_DEVICE WindowView window_view(unsigned char* shared, const WindowLayout& l
           reinterpret_cast<uint8_t*>(shared + layout.labels_at()),
           (w - 1) * (2 * w - 1) + w - 1, windows.masked(index)};
 }
+
+// ---- One head's row of q, k, v or a gradient, in registers --------------------------------------
+
+// kVector floats a load: 4 or 2 where head_dim is kDim exactly and rows are so aligned (the
+// networks' heads of 12 and 10), else 1, with zeros past head_dim.
+template <int kDim_, int kVector_>
+struct Head {
+  static constexpr int kDim = kDim_, kVector = kVector_;
+
+  SPR2Q_DEVICE void load(const float* from, int64_t head_dim, float (&to)[kDim]) {
+#pragma unroll
+    for (int d = 0; d < kDim; d += kVector) {
+      if constexpr (kVector == 4) {
+        const float4 four = *reinterpret_cast<const float4*>(from + d);
+        to[d] = four.x;
+        to[d + 1] = four.y;
+        to[d + 2] = four.z;
+        to[d + 3] = four.w;
+      } else if constexpr (kVector == 2) {
+        const float2 two = *reinterpret_cast<const float2*>(from + d);
+        to[d] = two.x;
+        to[d + 1] = two.y;
+      } else {
+        to[d] = d < head_dim ? from[d] : 0.0f;
+      }
+    }
+  }
+  SPR2Q_DEVICE void store(float* to, const float (&from)[kDim], int64_t head_dim) {
+#pragma unroll
+    for (int d = 0; d < kDim; ++d) {
+      if (kVector > 1 || d < head_dim) to[d] = from[d];
+    }
+  }
+  SPR2Q_DEVICE float dot(float start, const float (&a)[kDim], const float (&b)[kDim]) {
+#pragma unroll
+    for (int d = 0; d < kDim; ++d) start = fmaf(a[d], b[d], start);
+    return start;
+  }
+  SPR2Q_DEVICE void add(float (&to)[kDim], float factor, const float (&row)[kDim]) {
+#pragma unroll
+    for (int d = 0; d < kDim; ++d) to[d] = fmaf(factor, row[d], to[d]);
+  }
+};
+
+// Calls body(Head) with the head that fits; `rows` are the tensors that are read by rows.
+template <class Body>
+static inline void with_head(int64_t head_dim, std::initializer_list<const float*> rows,
+                             const Body& body) {
+  uintptr_t addresses = 0;
+  for (const float* row : rows) addresses |= reinterpret_cast<uintptr_t>(row);
+  if (head_dim == 12 && addresses % 16 == 0) return body(Head<12, 4>{});
+  if (head_dim == 10 && addresses % 8 == 0) return body(Head<10, 2>{});
+  if (head_dim <= 12) return body(Head<12, 1>{});
+  if (head_dim <= 16) return body(Head<16, 1>{});
+  if (head_dim <= 32) return body(Head<32, 1>{});
+  body(Head<64, 1>{});
+}
+
+// ---- The window ---------------------------------------------------------------------------------
 
 SPR2Q_DEVICE float mask_of(int label, int other) { return label == other ? 0.0f : kWindowMask; }
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kRows = 128;  // threads of a block
 
-struct RowNumbers {
+struct alignas(16) RowNumbers {
   float largest, share, mean, half_share;
 };
 
@@ -27,35 +27,6 @@ struct Backward {
   float* bounds;        // parts: (blocks, 2)
   float* table;         // parts: (windows, table rows, heads)
 };
-
-// A row of one head in registers, zeros past head_dim.
-template <int kDim>
-SPR2Q_DEVICE void load_row(const float* from, int64_t head_dim, float (&to)[kDim]) {
-#pragma unroll
-  for (int d = 0; d < kDim; ++d) to[d] = d < head_dim ? from[d] : 0.0f;
-}
-template <int kDim>
-SPR2Q_DEVICE float dot_onto(float start, const float (&a)[kDim], const float* b, int64_t head_dim) {
-#pragma unroll
-  for (int d = 0; d < kDim; ++d) {
-    if (d < head_dim) start = fmaf(a[d], b[d], start);
-  }
-  return start;
-}
-template <int kDim>
-SPR2Q_DEVICE void add_row(float (&to)[kDim], float factor, const float* b, int64_t head_dim) {
-#pragma unroll
-  for (int d = 0; d < kDim; ++d) {
-    if (d < head_dim) to[d] = fmaf(factor, b[d], to[d]);
-  }
-}
-template <int kDim>
-SPR2Q_DEVICE void store_row(float* to, const float (&from)[kDim], int64_t head_dim) {
-#pragma unroll
-  for (int d = 0; d < kDim; ++d) {
-    if (d < head_dim) to[d] = from[d];
-  }
-}
 
 // Bias and mask of a pair: what its logit starts from.
 SPR2Q_DEVICE float pair_bias(const WindowView& view, int64_t p, int64_t j) {
@@ -112,7 +83,7 @@ SPR2Q_DEVICE int64_t numbers_at(const Backward& s, const Here& here) {
   return (here.window * s.a.heads + here.head) * s.layout.positions;
 }
 
-template <int kDim>
+template <class Row>
 __global__ void __launch_bounds__(kRows, 1) query_kernel(Backward s) {
   const WindowAttentionGrad& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
@@ -122,13 +93,14 @@ __global__ void __launch_bounds__(kRows, 1) query_kernel(Backward s) {
   const bool inside = wanted < s.layout.positions;
   const int64_t p = inside ? wanted : 0, at = view.rows[p] * here.stride + here.column;
   const Grid grid = probability_grid(a);
-  float q[kDim], gy[kDim], gq[kDim] = {};
-  load_row(a.q.data + at, a.head_dim, q);
-  load_row(a.gy.data + at, a.head_dim, gy);
+  float q[Row::kDim], gy[Row::kDim], gq[Row::kDim] = {}, k[Row::kDim], v[Row::kDim];
+  Row::load(a.q.data + at, a.head_dim, q);
+  Row::load(a.gy.data + at, a.head_dim, gy);
   const auto each_key = [&](const auto& visit) {
     for (int64_t j = 0; j < s.layout.positions; ++j) {
       const int64_t key = view.rows[j] * here.stride + here.column;
-      visit(key, dot_onto(pair_bias(view, p, j), q, a.k.data + key, a.head_dim));
+      Row::load(a.k.data + key, a.head_dim, k);
+      visit(key, Row::dot(pair_bias(view, p, j), q, k));
     }
   };
   RowNumbers row = {-__builtin_inff(), 0.0f, 0.0f, 0.0f};
@@ -143,19 +115,19 @@ __global__ void __launch_bounds__(kRows, 1) query_kernel(Backward s) {
   row.half_share = 1.0f / squares;
   Sum low = {0.0f, 0.0f}, high = {0.0f, 0.0f};
   each_key([&](int64_t key, float logit) {
-    const float g = dot_onto(0.0f, gy, a.v.data + key, a.head_dim);
-    const Pair pair = pair_of(a, grid, row, logit, g);
+    Row::load(a.v.data + key, a.head_dim, v);
+    const Pair pair = pair_of(a, grid, row, logit, Row::dot(0.0f, gy, v));
     row.mean = fmaf(pair.p, pair.slope, row.mean);
     add_to(low, pair.low);
     add_to(high, pair.high);
   });
   each_key([&](int64_t key, float logit) {
-    const float g = dot_onto(0.0f, gy, a.v.data + key, a.head_dim);
-    const Pair pair = pair_of(a, grid, row, logit, g);
-    add_row(gq, pair.p * (pair.slope - row.mean), a.k.data + key, a.head_dim);
+    Row::load(a.v.data + key, a.head_dim, v);
+    const Pair pair = pair_of(a, grid, row, logit, Row::dot(0.0f, gy, v));
+    Row::add(gq, pair.p * (pair.slope - row.mean), k);  // k is this key's row
   });
   if (inside) {
-    store_row(a.gq.data + at, gq, a.head_dim);
+    Row::store(a.gq.data + at, gq, a.head_dim);
     s.numbers[numbers_at(s, here) + p] = row;
   }
   if (a.probability_codes != kUniform) return;  // the whole grid
@@ -167,7 +139,7 @@ __global__ void __launch_bounds__(kRows, 1) query_kernel(Backward s) {
   s.bounds[2 * block + 1] = block_high;
 }
 
-template <int kDim>
+template <class Row>
 __global__ void __launch_bounds__(kRows, 1) key_kernel(Backward s) {
   const WindowAttentionGrad& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
@@ -178,24 +150,26 @@ __global__ void __launch_bounds__(kRows, 1) key_kernel(Backward s) {
   const int64_t at = view.rows[j] * here.stride + here.column;
   const Grid grid = probability_grid(a);
   const RowNumbers* numbers = s.numbers + numbers_at(s, here);
-  float k[kDim], v[kDim], gk[kDim] = {}, gv[kDim] = {};
-  load_row(a.k.data + at, a.head_dim, k);
-  load_row(a.v.data + at, a.head_dim, v);
+  float k[Row::kDim], v[Row::kDim], gk[Row::kDim] = {}, gv[Row::kDim] = {};
+  Row::load(a.k.data + at, a.head_dim, k);
+  Row::load(a.v.data + at, a.head_dim, v);
   for (int64_t p = 0; p < s.layout.positions; ++p) {
     const int64_t query = view.rows[p] * here.stride + here.column;
-    const float *q = a.q.data + query, *gy = a.gy.data + query;
+    float q[Row::kDim], gy[Row::kDim];
+    Row::load(a.q.data + query, a.head_dim, q);
+    Row::load(a.gy.data + query, a.head_dim, gy);
     const RowNumbers row = numbers[p];
-    const float logit = dot_onto(pair_bias(view, p, j), k, q, a.head_dim);
-    const Pair pair = pair_of(a, grid, row, logit, dot_onto(0.0f, v, gy, a.head_dim));
-    add_row(gk, pair.p * (pair.slope - row.mean), q, a.head_dim);
-    add_row(gv, pair.weight, gy, a.head_dim);
+    const float logit = Row::dot(pair_bias(view, p, j), k, q);
+    const Pair pair = pair_of(a, grid, row, logit, Row::dot(0.0f, v, gy));
+    Row::add(gk, pair.p * (pair.slope - row.mean), q);
+    Row::add(gv, pair.weight, gy);
   }
-  store_row(a.gk.data + at, gk, a.head_dim);
-  store_row(a.gv.data + at, gv, a.head_dim);
+  Row::store(a.gk.data + at, gk, a.head_dim);
+  Row::store(a.gv.data + at, gv, a.head_dim);
 }
 
 // Entry (dy, dx) of the table: queries (y, x) whose key (y - dy, x - dx) lies in the window.
-template <int kDim>
+template <class Row>
 __global__ void __launch_bounds__(kRows, 1) table_kernel(Backward s) {
   const WindowAttentionGrad& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
@@ -212,27 +186,28 @@ __global__ void __launch_bounds__(kRows, 1) table_kernel(Backward s) {
       const int64_t p = y * w + x, j = p - dy * w - dx;
       const int64_t query = view.rows[p] * here.stride + here.column;
       const int64_t key = view.rows[j] * here.stride + here.column;
-      float q[kDim], gy[kDim];
-      load_row(a.q.data + query, a.head_dim, q);
-      load_row(a.gy.data + query, a.head_dim, gy);
+      float q[Row::kDim], gy[Row::kDim], k[Row::kDim], v[Row::kDim];
+      Row::load(a.q.data + query, a.head_dim, q);
+      Row::load(a.gy.data + query, a.head_dim, gy);
+      Row::load(a.k.data + key, a.head_dim, k);
+      Row::load(a.v.data + key, a.head_dim, v);
       const RowNumbers row = numbers[p];
-      const float logit = dot_onto(pair_bias(view, p, j), q, a.k.data + key, a.head_dim);
-      const float g = dot_onto(0.0f, gy, a.v.data + key, a.head_dim);
-      const Pair pair = pair_of(a, grid, row, logit, g);
+      const float logit = Row::dot(pair_bias(view, p, j), q, k);
+      const Pair pair = pair_of(a, grid, row, logit, Row::dot(0.0f, gy, v));
       sum += pair.p * (pair.slope - row.mean);
     }
   }
   s.table[(here.window * s.layout.table + entry) * a.heads + here.head] = sum;
 }
 
-template <int kDim>
+template <class Row>
 void backward(const Backward& s, int64_t windows) {
   const unsigned blocks = grid_size(divide_up(s.layout.positions, kRows));
   const dim3 grid(grid_size(windows), grid_size(s.a.heads), blocks);
   const dim3 table(grid.x, grid.y, grid_size(divide_up(s.layout.table, kRows)));
-  launch(query_kernel<kDim>, grid, dim3(kRows), s.layout.end(), s);
-  launch(key_kernel<kDim>, grid, dim3(kRows), s.layout.end(), s);
-  launch(table_kernel<kDim>, table, dim3(kRows), s.layout.end(), s);
+  launch(query_kernel<Row>, grid, dim3(kRows), s.layout.end(), s);
+  launch(key_kernel<Row>, grid, dim3(kRows), s.layout.end(), s);
+  launch(table_kernel<Row>, table, dim3(kRows), s.layout.end(), s);
 }
 
 }  // namespace
@@ -249,10 +224,8 @@ void window_attention_grad(const WindowAttentionGrad& a) {
                    scratch.take<RowNumbers>(count * a.heads * layout.positions),
                    scratch.take<float>(2 * blocks),
                    scratch.take<float>(count * layout.table * a.heads)};
-  if (a.head_dim <= 12) backward<12>(s, count);
-  else if (a.head_dim <= 16) backward<16>(s, count);
-  else if (a.head_dim <= 32) backward<32>(s, count);
-  else backward<64>(s, count);
+  with_head(a.head_dim, {a.q.data, a.k.data, a.v.data, a.gy.data},
+            [&](auto row) { backward<decltype(row)>(s, count); });
   final_sum(s.table, a.gbias_table.data, count, layout.table * a.heads);
   if (a.probability_codes == kUniform) final_sum(s.bounds, a.gprobability_bounds.data, blocks, 2);
 }
