@@ -73,9 +73,12 @@ function sections(file) {
 function readable(symbol) {
   const words = [];
   for (let i = 0; i < symbol.length; ) {
+    const repeated = /^S[0-9A-Z]*_/.exec(symbol.slice(i)); // a part that was named before
     const name = /^\d+/.exec(symbol.slice(i));
     const literal = /^L[a-z](n?\d+)E/.exec(symbol.slice(i));
-    if (literal) {
+    if (repeated) {
+      i += repeated[0].length;
+    } else if (literal) {
       words.push(literal[1]);
       i += literal[0].length;
     } else if (name) {

@@ -131,7 +131,7 @@ SPR2Q_DEVICE constexpr int place_of_tile(int n) {
   return 8 * n / side * (2 * side - 1) + 8 * n % side;
 }
 
-// Logits of keys 8n + 2t and + 1 for rows g (0, 1) and g + 8 (2, 3). kSide: the window, or 0 for any.
+// Logits of keys 8n + 2t and + 1 for rows g (0, 1) and g + 8 (2, 3). kSide: the window, 0 for any.
 template <int kHalves, int kSide>
 SPR2Q_DEVICE void tile_logits(const Tiles& s, const WindowView& view, const unsigned char* shared,
                               const CodedScales& scales, const QueryTile<kHalves>& tile, int n,
@@ -158,8 +158,8 @@ SPR2Q_DEVICE void tile_logits(const Tiles& s, const WindowView& view, const unsi
   }
 }
 
-// kHalves: 16-code halves of a head; v has kHalves * 2 columns of 8. kSide: 16 or 8, with the logits
-// kept; 0: any window, the logits made twice.
+// kHalves: 16-code halves of a head; v has kHalves * 2 columns of 8. kSide: 16 or 8, with the
+// logits kept; 0: any window, the logits made twice.
 template <int kHalves, int kSide>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s) {
   const CodedWindowAttention& a = s.a;

@@ -69,10 +69,11 @@ struct RowTerm {
   const float *x, *gy;
   int64_t height, width, channels;
   int64_t dy;  // -reach ... reach
-  __device__ void add(int64_t pixel, int64_t c, Sum* sums) const {
+  __device__ Nothing start(int64_t) const { return {}; }
+  __device__ void add(const Nothing&, int64_t pixel, int64_t c, Sum* sums) const {
     const float g = gy[pixel * channels + c];
     add_to(sums[kKernel], g);
-    const int64_t row = pixel / width % height + dy, column = pixel % width;
+    const int64_t line = pixel / width, row = line % height + dy, column = pixel - line * width;
     if (row < 0 || row >= height) return;
 #pragma unroll
     for (int k = 0; k < kKernel; ++k) {

@@ -91,7 +91,8 @@ struct ScaleTerm {
   static constexpr int kOutputs = 1;
   const float *x, *gy;
   int64_t channels;
-  __device__ void add(int64_t row, int64_t column, Sum* sums) const {
+  __device__ Nothing start(int64_t) const { return {}; }
+  __device__ void add(const Nothing&, int64_t row, int64_t column, Sum* sums) const {
     const int64_t i = row * channels + column;
     add_to(sums[0], x[i] * gy[i]);
   }

@@ -70,7 +70,8 @@ struct Term {
   const float *x, *gy;
   const Moments* kept;
   int64_t channels;
-  __device__ void add(int64_t row, int64_t column, Sum* sums) const {
+  __device__ Nothing start(int64_t) const { return {}; }
+  __device__ void add(const Nothing&, int64_t row, int64_t column, Sum* sums) const {
     const int64_t i = row * channels + column;
     const Moments m = kept[row];
     add_to(sums[0], gy[i] * ((x[i] - m.mean) * m.reciprocal));

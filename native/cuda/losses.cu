@@ -11,7 +11,8 @@ struct AbsoluteTerm {
   const float *x, *target;
   float* gx;
   float share;
-  __device__ void add(int64_t i, Sum* sums) const {
+  __device__ Nothing start() const { return {}; }
+  __device__ void add(const Nothing&, int64_t i, Sum* sums) const {
     const float difference = x[i] - target[i];
     gx[i] = difference > 0.0f ? share : difference < 0.0f ? -share : 0.0f;
     add_to(sums[0], fabsf(difference));
@@ -21,7 +22,8 @@ struct AbsoluteTerm {
 struct SquaredTerm {
   static constexpr int kOutputs = 2;  // |x - target|^2, |target|^2
   const float *x, *target;
-  __device__ void add(int64_t i, Sum* sums) const {
+  __device__ Nothing start() const { return {}; }
+  __device__ void add(const Nothing&, int64_t i, Sum* sums) const {
     const float difference = x[i] - target[i];
     add_to(sums[0], difference * difference);
     add_to(sums[1], target[i] * target[i]);

@@ -106,37 +106,43 @@ void pass(const typename Map::From* from, typename Map::To* to, const BoundsView
 
 // ---- The gradient -----------------------------------------------------------------------------
 
+// A grid and the share of a level, worked out once a thread.
+struct Slope {
+  Grid grid;
+  float share;  // 1 / L
+};
+SPR2Q_DEVICE Slope slope_of(const Grid& grid) { return {grid, 1.0f / grid.levels}; }
+
 // One value: writes gx, adds what its bounds collect.
 template <int64_t kGranularity>
-SPR2Q_DEVICE void gradient_of(const QdqGrad& a, const Grid& grid, int64_t i, Sum* sums) {
+SPR2Q_DEVICE void gradient_of(const QdqGrad& a, const Slope& slope, int64_t i, Sum* sums) {
+  const Grid& grid = slope.grid;
   const float x = a.x.data[i], gy = a.gy.data[i], u = position_on(grid, x);
-  const float error = (__builtin_nearbyintf(u) - u) / grid.levels * gy;
-  const bool low = x <= grid.lower, high = x >= grid.upper;
+  const float error = (__builtin_nearbyintf(u) - u) * slope.share * gy;
+  const float below = x <= grid.lower ? gy : 0.0f, above = x >= grid.upper ? gy : 0.0f;
   a.gx.data[i] = grid.lower <= x && x <= grid.upper ? gy : 0.0f;
-  if (low) add_to(sums[0], gy);
-  if (high) add_to(sums[kGranularity == kColumn ? 0 : 1], gy);
-  if (kGranularity != kColumn) {
-    add_to(sums[0], -error);
-  } else if (high) {
-    add_to(sums[1], gy);
-  }
-  add_to(sums[1], error);
+  add_to(sums[0], kGranularity == kColumn ? below + above : below - error);
+  add_to(sums[1], above + error);
 }
 
 struct TensorTerm {
   static constexpr int kOutputs = 2;
   QdqGrad a;
-  __device__ void add(int64_t i, Sum* sums) const {
-    const Grid grid = grid_between(a.lower.data[0], a.upper.data[0], a.bits);
-    gradient_of<kTensor>(a, grid, i, sums);
+  __device__ Slope start() const {
+    return slope_of(grid_between(a.lower.data[0], a.upper.data[0], a.bits));
+  }
+  __device__ void add(const Slope& slope, int64_t i, Sum* sums) const {
+    gradient_of<kTensor>(a, slope, i, sums);
   }
 };
 struct ColumnTerm {
   static constexpr int kOutputs = 2;
   QdqGrad a;
-  __device__ void add(int64_t row, int64_t column, Sum* sums) const {
-    const Grid grid = grid_from(a.lower.data[column], a.upper.data[0], a.bits);
-    gradient_of<kColumn>(a, grid, row * a.columns + column, sums);
+  __device__ Slope start(int64_t column) const {
+    return slope_of(grid_from(a.lower.data[column], a.upper.data[0], a.bits));
+  }
+  __device__ void add(const Slope& slope, int64_t row, int64_t column, Sum* sums) const {
+    gradient_of<kColumn>(a, slope, row * a.columns + column, sums);
   }
 };
 
@@ -146,10 +152,10 @@ constexpr int kRowWarps = 8;  // rows of a block
 __global__ void __launch_bounds__(kRowWarps * kWarp) row_grad_kernel(QdqGrad a) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRowWarps + warp_index();
   if (row >= a.rows) return;  // the whole warp
-  const Grid grid = grid_between(a.lower.data[row], a.upper.data[row], a.bits);
+  const Slope slope = slope_of(grid_between(a.lower.data[row], a.upper.data[row], a.bits));
   Sum sums[2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
   for (int64_t c = lane_index(); c < a.columns; c += kWarp) {
-    gradient_of<kRow>(a, grid, row * a.columns + c, sums);
+    gradient_of<kRow>(a, slope, row * a.columns + c, sums);
   }
   const float lower = warp_sum(value_of(sums[0])), upper = warp_sum(value_of(sums[1]));
   if (lane_index() == 0) {

@@ -193,9 +193,13 @@ __global__ void __launch_bounds__(kElementBlock) add_prompt_kernel(AddPrompt a) 
 struct PromptTerm {
   static constexpr int kOutputs = 1;
   AddPromptGrad a;
-  __device__ void add(int64_t row, int64_t column, Sum* sums) const {
-    if (clamp_class(a.classes.data[row], a.count) != column / a.states) return;
-    add_to(sums[0], a.gy.data[row * a.states + column % a.states]);
+  struct Cell {
+    int64_t label, state;
+  };
+  __device__ Cell start(int64_t column) const { return {column / a.states, column % a.states}; }
+  __device__ void add(const Cell& cell, int64_t row, int64_t, Sum* sums) const {
+    if (clamp_class(a.classes.data[row], a.count) != cell.label) return;
+    add_to(sums[0], a.gy.data[row * a.states + cell.state]);
   }
 };
 

@@ -52,8 +52,13 @@ static inline void final_sum(const float* parts, float* out, int64_t count, int6
          0, FinalSum{parts, out, count, n});
 }
 
+// What a term works out once a thread where it has nothing to work out.
+struct Nothing {};
+
 // Columns of `Term`: kOutputs sums for each of `columns`. Term has
-//   static constexpr int kOutputs;  void add(int64_t row, int64_t column, Sum* sums) const;
+//   static constexpr int kOutputs;
+//   State start(int64_t column) const;  // once a thread: divisions and bounds go here
+//   void add(const State& state, int64_t row, int64_t column, Sum* sums) const;
 // and the parts are laid out (chunk, output, column).
 template <class Term>
 struct ColumnSums {
@@ -74,8 +79,9 @@ column_sums_kernel(ColumnSums<Term> a) {
 #pragma unroll
   for (int o = 0; o < kOutputs; ++o) sums[o] = {0.0f, 0.0f};
   if (column < a.columns) {
+    const auto state = a.term.start(column);
     for (int64_t row = first + threadIdx.y; row < last; row += kSumWays) {
-      a.term.add(row, column, sums);
+      a.term.add(state, row, column, sums);
     }
   }
 #pragma unroll
@@ -120,8 +126,9 @@ static inline void column_sums(Scratch& scratch, const Term& term, int64_t rows,
 constexpr int kRangeThreads = 256;
 constexpr int64_t kRangeElements = 8192;  // of a block: 32 a thread
 
-// Term: kOutputs; void add(int64_t index, Sum* sums) const. Block (chunk, segment): segments of
-// `size` elements are summed apart. parts(segment, chunk, output).
+// Term: kOutputs; State start() const; void add(const State&, int64_t index, Sum* sums) const.
+// Block (chunk, segment): segments of `size` elements are summed apart. parts(segment, chunk,
+// output).
 template <class Term>
 struct RangeSums {
   Term term;
@@ -137,8 +144,10 @@ static __global__ void __launch_bounds__(kRangeThreads) range_sums_kernel(RangeS
   for (int o = 0; o < kOutputs; ++o) sums[o] = {0.0f, 0.0f};
   const int64_t begin = blockIdx.x * kRangeElements;
   const int64_t end = begin + kRangeElements < a.size ? begin + kRangeElements : a.size;
+  const auto state = a.term.start();
+#pragma unroll 4
   for (int64_t i = begin + threadIdx.x; i < end; i += kRangeThreads) {
-    a.term.add(blockIdx.y * a.size + i, sums);
+    a.term.add(state, blockIdx.y * a.size + i, sums);
   }
   const int64_t at = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
 #pragma unroll

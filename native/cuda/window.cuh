@@ -111,8 +111,8 @@ SPR2Q_DEVICE int band_of(int rolled, int extent, int window, int shift) {
   return rolled < extent - window ? 0 : rolled < extent - shift ? 1 : 2;
 }
 
-// Fills the view; the caller's __syncthreads() follows. `factor` multiplies the bias. The arithmetic
-// is that of core/windows.hpp, in 32 bits and with the window's corner found once: a division of 64
+// Fills the view; the caller's __syncthreads() follows. `factor` multiplies the bias. The
+// arithmetic is that of core/windows.hpp, in 32 bits and with the window's corner found once: a division of 64
 // bits costs as much as the attention of a key.
 SPR2Q_DEVICE void fill_window(const WindowView& view, const WindowLayout& layout,
                               const Windows& windows, int64_t index, const float* table,
