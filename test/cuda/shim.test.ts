@@ -23,6 +23,18 @@ describe.skipIf(library === "")("the host shim (npm run test:cuda sets SPR2Q_CUD
     expect(status).toBe(0);
   });
 
+  test("what a kernel cannot do is a coded error, and the next call is unaffected", () => {
+    const order = Int32Array.of(7);
+    on("cuda-shim", () => {
+      expect(() => native().sortTokens(Int32Array.of(0), order, 1, 1, 2 ** 31)).toThrow(
+        /sort_tokens: ERR_CUDA_BAD_ARGUMENT/,
+      );
+      expect(order[0]).toBe(7);
+      native().sortTokens(Int32Array.of(0), order, 1, 1, 2);
+      expect(order[0]).toBe(0);
+    });
+  });
+
   test("an op on it computes", () => {
     const [a, b, y] = [random(1000, 1), random(1000, 2), zeros(1000)];
     on("cuda-shim", () => native().add(a, b, y, 1000));
