@@ -26,9 +26,6 @@ SPR2Q_DEVICE void pack_row(const PackTarget& a, int64_t o, const CodeOf& code_of
   const int64_t stride = packed_stride(a.in), outputs = scale_stride(a.out);
   float* scales = reinterpret_cast<float*>(a.packed);
   uint8_t* codes = a.packed + 12 * outputs + o * stride;
-  for (int64_t i = threadIdx.x; i < stride; i += kPackThreads) codes[i] = i < a.in ? code_of(i) : 0;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
   const bool by_column = a.x_granularity == kColumn, by_row = a.weight_granularity == kRow;
   const float x_levels = static_cast<float>((1 << a.x_bits) - 1);
   const float weight_levels = static_cast<float>((1 << a.weight_bits) - 1);
@@ -36,12 +33,26 @@ SPR2Q_DEVICE void pack_row(const PackTarget& a, int64_t o, const CodeOf& code_of
   const float x_step = x_range / x_levels;
   const float lower = a.weight_lower[by_row ? o : 0];
   const float step = (a.weight_upper[by_row ? o : 0] - lower) / weight_levels;
-  // In double and in the reference's order, so that its rounding to float32 is the reference's.
+  // In double and added in the reference's order, so that the sum rounds to the reference's float32:
+  // the threads make the terms, the first one adds them.
+  __shared__ double terms[kPackThreads];
   double folded = 0.0;
-  for (int64_t i = 0; i < a.in; ++i) {
-    const double weight = static_cast<double>(step) * codes[i] + static_cast<double>(lower);
-    folded += static_cast<double>(a.x_lower[by_column ? i : 0]) * weight;
+  for (int64_t first = 0; first < stride; first += kPackThreads) {
+    const int64_t i = first + threadIdx.x;
+    const uint8_t code = i < a.in ? code_of(i) : 0;
+    if (i < stride) codes[i] = code;
+    if (i < a.in) {
+      const double weight = static_cast<double>(step) * code + static_cast<double>(lower);
+      terms[threadIdx.x] = static_cast<double>(a.x_lower[by_column ? i : 0]) * weight;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      const int64_t here = a.in - first < kPackThreads ? a.in - first : kPackThreads;
+      for (int64_t k = 0; k < here; ++k) folded += terms[k];
+    }
+    __syncthreads();
   }
+  if (threadIdx.x != 0) return;
   const double bias = a.bias ? static_cast<double>(a.bias[o]) : 0.0;
   scales[o] = x_step * step;
   scales[outputs + o] = x_step * lower;

@@ -35,6 +35,12 @@ describe.skipIf(library === "")("the host shim (npm run test:cuda sets SPR2Q_CUD
     });
   });
 
+  test("a plan is refused on it rather than run without its failures", () => {
+    on("cuda-shim", () => {
+      expect(() => native().createPlan(new Float64Array(0), [], 0, 0, 0)).toThrow(/CUDA shim/);
+    });
+  });
+
   test("an op on it computes", () => {
     const [a, b, y] = [random(1000, 1), random(1000, 2), zeros(1000)];
     on("cuda-shim", () => native().add(a, b, y, 1000));
