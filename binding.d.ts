@@ -11,6 +11,16 @@ export type I32 = Int32Array<ArrayBuffer>;
 /** An opaque native plan; freed by the garbage collector. */
 export type PlanHandle = object;
 
+/** What a CUDA library says about this machine; `code` is "OK" or the reason, ERR_CUDA_... */
+export interface CudaStatus {
+  readonly code: string;
+  readonly text: string;
+  /** True for the test shim, whose "devices" compute in host memory. */
+  readonly hostMemory: boolean;
+  /** `architecture` is 89 for compute capability 8.9. */
+  readonly devices: readonly { name: string; architecture: number; memoryBytes: number }[];
+}
+
 export interface NativeBinding {
   /** An ArrayBuffer of that many bytes on a 64-byte boundary, contents undefined. */
   allocate(bytes: number): ArrayBuffer;
@@ -27,6 +37,11 @@ export interface NativeBinding {
    * `restart`.
    */
   peakBytes(restart: boolean): number;
+  /**
+   * Opens the CUDA library at that path and asks it for its devices; never throws for what it
+   * finds. A library over host memory becomes one more of {@link backends}.
+   */
+  openCuda(path: string): CudaStatus;
   /** Names of the ops below, in the order of the op indices of a plan. */
   opNames(): string[];
   /** A frozen list of op calls; native/engine/plan.hpp explains the encoding of `code`. */

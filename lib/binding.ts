@@ -6,13 +6,14 @@ import { createRequire } from "node:module";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { NativeBinding } from "../binding.d.ts";
+import type { CudaStatus, NativeBinding } from "../binding.d.ts";
 import { Spr2qError } from "./errors.ts";
 
-export type { F32, I32, NativeBinding, PlanHandle, U8 } from "../binding.d.ts";
+export type { CudaStatus, F32, I32, NativeBinding, PlanHandle, U8 } from "../binding.d.ts";
 
 const require = createRequire(import.meta.url);
 let loaded: NativeBinding | undefined;
+let cuda: CudaStatus | undefined;
 
 /** The folder that holds package.json: one above lib/ in the sources, two above in dist/. */
 export function packageRoot(): string {
@@ -40,7 +41,36 @@ export function native(): NativeBinding {
       { cause },
     );
   }
+  if (process.env.SPR2Q_CUDA_LIBRARY) openCuda(loaded);
   return loaded;
+}
+
+/** Where the CUDA library is looked for: SPR2Q_CUDA_LIBRARY, else beside the addon. */
+function cudaLibraryPath(): string | undefined {
+  const name = "libspr2q_cuda.so";
+  const places = [
+    join(packageRoot(), "build", "Release", name),
+    join(packageRoot(), "prebuilds", `${process.platform}-${process.arch}`, name),
+  ];
+  return process.env.SPR2Q_CUDA_LIBRARY || places.find((path) => existsSync(path));
+}
+
+function openCuda(binding: NativeBinding): CudaStatus {
+  const path = cudaLibraryPath();
+  cuda ??= path
+    ? binding.openCuda(path)
+    : {
+        code: "ERR_CUDA_NO_LIBRARY",
+        text: "libspr2q_cuda.so is not beside the addon",
+        hostMemory: false,
+        devices: [],
+      };
+  return cuda;
+}
+
+/** Whether this machine can use CUDA, and why not. Throws only where the addon cannot load. */
+export function describeCuda(): CudaStatus {
+  return openCuda(native());
 }
 
 /** What `doctor` prints about the native half; never throws. */

@@ -59,16 +59,18 @@ test("files stay within their budgets: TypeScript 300 lines, C++ 500", () => {
     readFileSync(join(root, file), "utf8").split("\n").length - 1;
   const large = [
     ...filesBelow("lib", /\.ts$/).filter((file) => lines(file) > 300),
-    ...filesBelow("native", /\.[ch]pp$/).filter((file) => lines(file) > 500),
+    ...filesBelow("native", /\.([ch]pp|cuh?)$/).filter((file) => lines(file) > 500),
   ];
   expect(large).toEqual([]);
 });
 
 test("every op has its reference and its fast version in files of the same name", () => {
-  const names = (folder: string): string[] =>
+  const names = (folder: string, ending = ".cpp"): string[] =>
     readdirSync(join(root, folder))
-      .filter((name) => name.endsWith(".cpp"))
+      .filter((name) => name.endsWith(ending))
       .sort();
   const reference = names("native/ops").filter((name) => name !== "ops.cpp");
   expect(names("native/cpu").filter((name) => name !== "backend.cpp")).toEqual(reference);
+  const cuda = names("native/cuda", ".cu").map((name) => name.replace(".cu", ".cpp"));
+  expect(cuda).toEqual(expect.arrayContaining(reference));
 });

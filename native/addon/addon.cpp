@@ -7,6 +7,7 @@
 
 #include "../core/arena.hpp"
 #include "../core/backend.hpp"
+#include "../core/cuda_library.hpp"
 #include "../core/pool.hpp"
 #include "wrap_plan.hpp"
 
@@ -31,6 +32,10 @@ Napi::Value call(const Napi::CallbackInfo& info) {
     throw Napi::RangeError::New(info.Env(), std::string(name) + ": " + problem);
   }
   (chosen_backend()->*op)(args);
+  if (chosen_backend() == host_cuda_backend()) {
+    const std::string failure = host_cuda_failure();
+    if (!failure.empty()) throw Napi::Error::New(info.Env(), std::string(name) + ": " + failure);
+  }
   return info.Env().Undefined();
 }
 
@@ -83,6 +88,27 @@ Napi::Value peak_bytes_of_runs(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(peak_bytes(info[0].ToBoolean())));
 }
 
+// openCuda(path): { code, text, hostMemory, devices: [{ name, architecture, memoryBytes }] }.
+Napi::Value open_cuda(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const CudaStatus status = open_cuda_library(std::string(info[0].ToString()).c_str());
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("code", status.code);
+  result.Set("text", status.text);
+  result.Set("hostMemory",
+             Napi::Boolean::New(env, status.module && host_cuda_backend() == status.module->backend));
+  Napi::Array devices = Napi::Array::New(env);
+  for (const CudaDevice& device : status.devices) {
+    Napi::Object one = Napi::Object::New(env);
+    one.Set("name", device.name);
+    one.Set("architecture", device.architecture);
+    one.Set("memoryBytes", static_cast<double>(device.memory_bytes));
+    devices.Set(devices.Length(), one);
+  }
+  result.Set("devices", devices);
+  return result;
+}
+
 Napi::Value op_names(const Napi::CallbackInfo& info) {
   Napi::Array list = Napi::Array::New(info.Env());
 #define SPR2Q_NAME(op, Args) list.Set(list.Length(), camel_case(#op));
@@ -98,6 +124,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("useBackend", Napi::Function::New(env, use_backend, "useBackend"));
   exports.Set("threads", Napi::Function::New(env, threads, "threads"));
   exports.Set("peakBytes", Napi::Function::New(env, peak_bytes_of_runs, "peakBytes"));
+  exports.Set("openCuda", Napi::Function::New(env, open_cuda, "openCuda"));
   exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
   exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
   exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "../core/cuda_library.hpp"
 #include "../engine/plan.hpp"
 
 namespace spr2q {
@@ -61,6 +62,10 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (info.Length() < 5 || !info[0].IsTypedArray() || !info[1].IsArray()) {
     throw Napi::TypeError::New(env, "createPlan: takes (code, constants, arenaBytes, inputs, outputs)");
+  }
+  // Its ops report failures to the thread that called them, and a plan calls from many.
+  if (&current_backend() == host_cuda_backend()) {
+    throw Napi::Error::New(env, "createPlan: plans run on the CPU's backends, not on the CUDA shim");
   }
   const Napi::Float64Array code = info[0].As<Napi::Float64Array>();
   const Napi::Array list = info[1].As<Napi::Array>();

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "cuda_library.hpp"
+
 #if defined(SPR2Q_HAVE_NEON) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -74,6 +76,7 @@ int list_backends(const char** names, int capacity) {
   if (has_dotprod() && count < capacity) names[count++] = "neon_dotprod";
   if (has_neon() && count < capacity) names[count++] = "neon";
   if (count < capacity) names[count++] = "portable";
+  if (host_cuda_backend() && count < capacity) names[count++] = host_cuda_backend()->name;
   if (count < capacity) names[count++] = "reference";
   return count;
 }
@@ -87,6 +90,8 @@ const Backend* find_backend(const char* name) {
   if (!std::strcmp(name, "neon_dotprod")) return has_dotprod() ? &neon_dotprod::backend() : nullptr;
   if (!std::strcmp(name, "neon")) return &neon::backend();
 #endif
+  const Backend* cuda = host_cuda_backend();
+  if (cuda && !std::strcmp(name, cuda->name)) return cuda;
   if (!std::strcmp(name, "portable")) return &portable::backend();
   if (!std::strcmp(name, "reference")) return &reference_backend();
   return nullptr;

@@ -5,13 +5,14 @@
 // is compiled once per instruction set, and nothing of it may be shared by the linker.
 #pragma once
 #include "ops.hpp"
+#include "shared.hpp"
 
 namespace spr2q {
 
 constexpr int kMaxDepthwiseTaps = 25;  // 5 x 5
 
 // Code `index` of a row of codes packed at `bits` each, little-endian; reads its own bytes only.
-static inline int packed_code(const uint8_t* row, int64_t index, int64_t bits) {
+SPR2Q_SHARED int packed_code(const uint8_t* row, int64_t index, int64_t bits) {
   const int64_t bit = index * bits, shift = bit % 8;
   int window = row[bit / 8];
   if (shift + bits > 8) window |= row[bit / 8 + 1] << 8;
@@ -19,7 +20,7 @@ static inline int packed_code(const uint8_t* row, int64_t index, int64_t bits) {
 }
 
 // The kernel*kernel weight codes of one channel.
-static inline void depthwise_codes(const CodedDepthwiseConv& a, int64_t channel, int* codes) {
+SPR2Q_SHARED void depthwise_codes(const CodedDepthwiseConv& a, int64_t channel, int* codes) {
   const int64_t taps = a.kernel * a.kernel;
   const uint8_t* row = a.weight.data + channel * ((taps * a.storage_bits + 7) / 8);
   for (int64_t i = 0; i < taps; ++i) codes[i] = packed_code(row, i, a.storage_bits);
@@ -30,7 +31,7 @@ struct DepthwiseScales {
   float x_lower, weight_lower, weight_step, s, r;
 };
 
-static inline DepthwiseScales depthwise_scales(const CodedDepthwiseConv& a, int64_t c) {
+SPR2Q_SHARED DepthwiseScales depthwise_scales(const CodedDepthwiseConv& a, int64_t c) {
   const bool by_channel = a.x_granularity == kColumn, by_row = a.weight_granularity == kRow;
   const float x_levels = static_cast<float>((1 << a.x_bits) - 1);
   const float weight_levels = static_cast<float>((1 << a.weight_bits) - 1);
@@ -48,16 +49,16 @@ static inline DepthwiseScales depthwise_scales(const CodedDepthwiseConv& a, int6
 
 // Border classes of an axis: `count` of them, numbered from the top (left); `interior` is the class
 // of a pixel that sees every tap, where the extent allows one.
-static inline int64_t border_class_count(int64_t extent, int64_t kernel) {
+SPR2Q_SHARED int64_t border_class_count(int64_t extent, int64_t kernel) {
   return extent < kernel ? extent : kernel;
 }
-static inline int64_t border_class(int64_t position, int64_t extent, int64_t kernel) {
+SPR2Q_SHARED int64_t border_class(int64_t position, int64_t extent, int64_t kernel) {
   const int64_t pad = kernel / 2;
   if (extent < kernel || position < pad) return position;
   return position >= extent - pad ? position - extent + kernel : pad;
 }
 // A pixel of the class, and the taps [first, last) that it sees.
-static inline void border_taps(int64_t cls, int64_t extent, int64_t kernel, int64_t* first,
+SPR2Q_SHARED void border_taps(int64_t cls, int64_t extent, int64_t kernel, int64_t* first,
                                int64_t* last) {
   const int64_t pad = kernel / 2;
   const int64_t position = extent < kernel || cls <= pad ? cls : extent - kernel + cls;
@@ -66,7 +67,7 @@ static inline void border_taps(int64_t cls, int64_t extent, int64_t kernel, int6
 }
 
 // constant of channel c in the classes (row_class, column_class), summed in double in tap order.
-static inline float depthwise_constant(const CodedDepthwiseConv& a, const DepthwiseScales& scales,
+SPR2Q_SHARED float depthwise_constant(const CodedDepthwiseConv& a, const DepthwiseScales& scales,
                                        const int* codes, int64_t c, int64_t row_class,
                                        int64_t column_class) {
   int64_t top, bottom, left, right;

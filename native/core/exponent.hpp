@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "shared.hpp"
+
 namespace spr2q {
 
 constexpr float kLog2E = 1.44269504f;
@@ -23,19 +25,19 @@ constexpr float kExp2C5 = 0.001326472731307149f;
 // Below this 2^x counts as 2^-126, the smallest normal number.
 constexpr float kExp2Floor = -126.0f;
 
-static inline uint32_t float_bits(float x) {
+SPR2Q_SHARED uint32_t float_bits(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   return bits;
 }
-static inline float bits_float(uint32_t bits) {
+SPR2Q_SHARED float bits_float(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, sizeof x);
   return x;
 }
 
 // 2^x for x <= 127, to about 1 ulp. NaN stays NaN.
-static inline float exp2_shared(float x) {
+SPR2Q_SHARED float exp2_shared(float x) {
   x = kExp2Floor > x ? kExp2Floor : x;
   const float t = x + kRoundingMagic;
   const float r = x - (t - kRoundingMagic);
@@ -58,15 +60,15 @@ constexpr float kGridSteps = 25.0f;  // the last index, 127, is 5.08 octaves dow
 constexpr float kGridFactor = kHalfLog2E * kGridSteps;
 constexpr float kGridEnd = kRoundingMagic + (kGridEntries - 1);
 
-static inline float grid_index(float largest, float logit) {
+SPR2Q_SHARED float grid_index(float largest, float logit) {
   const float shifted = kRoundingMagic + (largest - logit);
   return (shifted < kGridEnd ? shifted : kGridEnd) - kRoundingMagic;
 }
-static inline float grid_exponent(float index) { return index * (-1.0f / kGridSteps); }
+SPR2Q_SHARED float grid_exponent(float index) { return index * (-1.0f / kGridSteps); }
 
 // log(x) for normal x > 0, relative error below 1.5e-7, log(1) = 0 exactly. x = 2^e m with m in
 // [sqrt 1/2, sqrt 2), log m = f - f^2/2 + f^3 P(f) at f = m - 1, |P's error| f^3 < 6e-9 log m.
-static inline float log_shared(float x) {
+SPR2Q_SHARED float log_shared(float x) {
   constexpr uint32_t kSqrtHalfBits = 0x3f3504f3u;
   const uint32_t shifted = float_bits(x) - kSqrtHalfBits;
   const float e = static_cast<float>(static_cast<int32_t>(shifted) >> 23);

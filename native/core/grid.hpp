@@ -8,6 +8,7 @@
 // code with external linkage would be shared between the sets by the linker.
 #pragma once
 #include "ops.hpp"
+#include "shared.hpp"
 
 namespace spr2q {
 
@@ -15,28 +16,28 @@ struct Grid {
   float lower, upper, step, inverse, levels;
 };
 
-static inline float position_on(const Grid& grid, float x) {
+SPR2Q_SHARED float position_on(const Grid& grid, float x) {
   const float u = (x - grid.lower) * grid.inverse;
   const float above = u > 0.0f ? u : 0.0f;
   return above < grid.levels ? above : grid.levels;
 }
-static inline float code_on(const Grid& grid, float x) {
+SPR2Q_SHARED float code_on(const Grid& grid, float x) {
   return __builtin_nearbyintf(position_on(grid, x));
 }
-static inline float value_on(const Grid& grid, float code) {
+SPR2Q_SHARED float value_on(const Grid& grid, float code) {
   return __builtin_fmaf(grid.step, code, grid.lower);
 }
 
-static inline float level_count(int64_t bits) { return static_cast<float>((1 << bits) - 1); }
+SPR2Q_SHARED float level_count(int64_t bits) { return static_cast<float>((1 << bits) - 1); }
 
 // Grid between two bounds (kTensor, kRow).
-static inline Grid grid_between(float lower, float upper, int64_t bits) {
+SPR2Q_SHARED Grid grid_between(float lower, float upper, int64_t bits) {
   const float levels = level_count(bits), range = upper - lower;
   return {lower, upper, range / levels, levels / range, levels};
 }
 
 // Grid of a column: its own offset, the range of all (kColumn).
-static inline Grid grid_from(float lower, float range, int64_t bits) {
+SPR2Q_SHARED Grid grid_from(float lower, float range, int64_t bits) {
   const float levels = level_count(bits);
   return {lower, lower + range, range / levels, levels / range, levels};
 }
@@ -51,11 +52,11 @@ struct Bounds {
   float lower, upper;
 };
 
-static inline double absolute(double x) { return x < 0 ? -x : x; }
+SPR2Q_SHARED double absolute(double x) { return x < 0 ? -x : x; }
 
 // `bounds`, widened about their middle where they lie closer than kDobiLeastRange allows (constant
 // data). A quarter is added, more than rounding the two bounds to float32 can take away.
-static inline Bounds widened(double lower, double upper) {
+SPR2Q_SHARED Bounds widened(double lower, double upper) {
   double size = absolute(lower) > absolute(upper) ? absolute(lower) : absolute(upper);
   size = size > 1.0 ? size : 1.0;
   if (!(upper - lower < 1.25 * kDobiLeastRange * size)) {
@@ -66,7 +67,7 @@ static inline Bounds widened(double lower, double upper) {
 }
 
 // Candidate i of data between least and most: both ends move (two-sided) or the upper one.
-static inline Bounds dobi_candidate(float least, float most, int i, bool one_sided) {
+SPR2Q_SHARED Bounds dobi_candidate(float least, float most, int i, bool one_sided) {
   const double low = least, high = most;
   if (one_sided) return widened(low, high - i * (high - low) / 100.0);
   const double shrink = i * (high - low) / 200.0;
@@ -75,7 +76,7 @@ static inline Bounds dobi_candidate(float least, float most, int i, bool one_sid
 
 // Candidate i of the common range of kColumn, whose offsets are given. `largest` is max over all
 // elements of x - lower, `size` the largest |x| (for the least range).
-static inline float dobi_range(float largest, float size, int i) {
+SPR2Q_SHARED float dobi_range(float largest, float size, int i) {
   const double least = 1.25 * kDobiLeastRange * (size > 1.0f ? size : 1.0f);
   const double range = largest * (100.0 - i) / 100.0;
   return static_cast<float>(range > least ? range : least);

@@ -21,7 +21,7 @@ struct NoiseKey {
 // words[16 i + lane]: word i of block first_block + lane. The counter is (token, layer * 2^16 +
 // block, tile low, tile high), so layers and blocks below 65536 never meet. Whole lanes a step: the
 // compiler makes vectors of the inner loops.
-static inline void philox_words(const NoiseKey& key, uint32_t token, uint32_t first_block,
+SPR2Q_SHARED void philox_words(const NoiseKey& key, uint32_t token, uint32_t first_block,
                                 uint32_t words[kNoiseGroup]) {
   const uint32_t where = (static_cast<uint32_t>(key.layer) << 16) + first_block;
   const uint64_t tile = static_cast<uint64_t>(key.tile), seed = static_cast<uint64_t>(key.seed);
@@ -52,8 +52,31 @@ static inline void philox_words(const NoiseKey& key, uint32_t token, uint32_t fi
   }
 }
 
+// The four words of one block: a lane of philox_words, for code that runs a lane to a thread.
+SPR2Q_SHARED void philox_block(const NoiseKey& key, uint32_t token, uint32_t block,
+                               uint32_t words[4]) {
+  const uint64_t tile = static_cast<uint64_t>(key.tile), seed = static_cast<uint64_t>(key.seed);
+  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  uint32_t c0 = token, c1 = (static_cast<uint32_t>(key.layer) << 16) + block;
+  uint32_t c2 = static_cast<uint32_t>(tile), c3 = static_cast<uint32_t>(tile >> 32);
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    const uint64_t product0 = static_cast<uint64_t>(c0) * 0xD2511F53u;
+    const uint64_t product2 = static_cast<uint64_t>(c2) * 0xCD9E8D57u;
+    c0 = static_cast<uint32_t>(product2 >> 32) ^ c1 ^ k0;
+    c1 = static_cast<uint32_t>(product2);
+    c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
+    c3 = static_cast<uint32_t>(product0);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
 // -log(-log U), U = the upper 24 bits over 2^24, 2^-25 where they are all zero: from -2.85 to 16.6.
-static inline float gumbel_of(uint32_t word) {
+SPR2Q_SHARED float gumbel_of(uint32_t word) {
   const uint32_t twice = (word >> 8) << 1;
   const int32_t cell = static_cast<int32_t>(twice + (twice == 0 ? 1u : 0u));
   const float u = static_cast<float>(cell) * 2.98023223876953125e-8f;
@@ -61,7 +84,7 @@ static inline float gumbel_of(uint32_t word) {
 }
 
 // noise[k] of classes 0 ... count-1 of one token.
-static inline void gumbel_noise(const NoiseKey& key, int64_t token, int64_t count, float* noise) {
+SPR2Q_SHARED void gumbel_noise(const NoiseKey& key, int64_t token, int64_t count, float* noise) {
   for (int64_t first = 0; first < count; first += kNoiseGroup) {
     uint32_t words[kNoiseGroup];
     philox_words(key, static_cast<uint32_t>(token), static_cast<uint32_t>(first / 4), words);

@@ -5,24 +5,26 @@
 #pragma once
 #include <cstdint>
 
+#include "shared.hpp"
+
 namespace spr2q {
 
 struct F32 {
   float* data;
   int64_t size;
-  explicit operator bool() const { return data != nullptr; }
+  SPR2Q_BOTH explicit operator bool() const { return data != nullptr; }
 };
 
 struct U8 {
   uint8_t* data;
   int64_t size;
-  explicit operator bool() const { return data != nullptr; }
+  SPR2Q_BOTH explicit operator bool() const { return data != nullptr; }
 };
 
 struct I32 {
   int32_t* data;
   int64_t size;
-  explicit operator bool() const { return data != nullptr; }
+  SPR2Q_BOTH explicit operator bool() const { return data != nullptr; }
 };
 
 }  // namespace spr2q

@@ -5,6 +5,8 @@
 #pragma once
 #include <cstdint>
 
+#include "shared.hpp"
+
 namespace spr2q {
 
 // Added to the logits of pairs that only the roll made neighbours; finite, as the network was
@@ -14,12 +16,12 @@ constexpr float kWindowMask = -100.0f;
 struct Windows {
   int64_t height, width, window, shift;
 
-  int64_t across() const { return width / window; }
-  int64_t per_sample() const { return (height / window) * across(); }
-  int64_t positions() const { return window * window; }
+  SPR2Q_BOTH int64_t across() const { return width / window; }
+  SPR2Q_BOTH int64_t per_sample() const { return (height / window) * across(); }
+  SPR2Q_BOTH int64_t positions() const { return window * window; }
 
   // Row index of a window's position in the (batch*height*width, channels) tensors.
-  int64_t token(int64_t index, int64_t position) const {
+  SPR2Q_BOTH int64_t token(int64_t index, int64_t position) const {
     const int64_t sample = index / per_sample(), place = index % per_sample();
     const int64_t y = (place / across() * window + position / window + shift) % height;
     const int64_t x = (place % across() * window + position % window + shift) % width;
@@ -27,7 +29,7 @@ struct Windows {
   }
 
   // 0 ... 8: the region of the rolled image; pairs with different labels are masked.
-  int64_t label(int64_t index, int64_t position) const {
+  SPR2Q_BOTH int64_t label(int64_t index, int64_t position) const {
     const int64_t place = index % per_sample();
     const int64_t y = place / across() * window + position / window;
     const int64_t x = place % across() * window + position % window;
@@ -35,20 +37,20 @@ struct Windows {
   }
 
   // True where a window holds more than one label: one in the rolled image's last row or column.
-  bool masked(int64_t index) const {
+  SPR2Q_BOTH bool masked(int64_t index) const {
     const int64_t place = index % per_sample();
     return shift > 0 &&
            (place / across() == height / window - 1 || place % across() == across() - 1);
   }
 
   // Row of the relative bias table for a query at position p and a key at position j.
-  int64_t bias_row(int64_t p, int64_t j) const {
+  SPR2Q_BOTH int64_t bias_row(int64_t p, int64_t j) const {
     const int64_t dy = p / window - j / window, dx = p % window - j % window;
     return (dy + window - 1) * (2 * window - 1) + dx + window - 1;
   }
 
  private:
-  int64_t band(int64_t rolled, int64_t extent) const {
+  SPR2Q_BOTH int64_t band(int64_t rolled, int64_t extent) const {
     return rolled < extent - window ? 0 : rolled < extent - shift ? 1 : 2;
   }
 };

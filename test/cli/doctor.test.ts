@@ -1,27 +1,23 @@
 import { describe, expect, test } from "vitest";
-import { command, doctorRows, machineFacts } from "../../lib/cli/commands/doctor.ts";
+import { command, cudaRow, doctorRows, machineFacts } from "../../lib/cli/commands/doctor.ts";
 import { runMain } from "../../lib/cli/main.ts";
 
 const machine = { ...machineFacts(), node: "20.19.0", memory: 8 * 2 ** 30 };
+const noCuda = { code: "ERR_CUDA_NO_DRIVER", text: "no driver", hostMemory: false, devices: [] };
 const row = (name: string, rows: ReturnType<typeof doctorRows>) =>
   rows.find((r) => r.name === name);
 
 describe("doctor", () => {
   test("a native half that is not loaded is bad, with the reason and the way to mend it", () => {
-    const rows = doctorRows(machine, { loaded: false, reason: "no such file" });
+    const rows = doctorRows(machine, { loaded: false, reason: "no such file" }, noCuda);
     expect(row("Native addon", rows)).toMatchObject({ status: "bad", text: "no such file" });
     expect(row("Native addon", rows)?.fix).toContain("cmake-js compile");
     expect(row("Threads", rows)).toBeUndefined();
   });
 
   test("a loaded native half shows its instruction set, the others, threads and version", () => {
-    const rows = doctorRows(machine, {
-      loaded: true,
-      isa: "avx2",
-      isas: ["avx2", "sse"],
-      threads: 2,
-      version: "1.2",
-    });
+    const facts = { isa: "avx2", isas: ["avx2", "sse"], threads: 2, version: "1.2" };
+    const rows = doctorRows(machine, { loaded: true, ...facts }, noCuda);
     expect(row("Native addon", rows)).toMatchObject({ status: "ok", text: "version 1.2" });
     expect(row("Instructions", rows)?.text).toBe("avx2 (this machine runs avx2, sse)");
     expect(row("Threads", rows)?.text).toBe("2");
@@ -33,13 +29,27 @@ describe("doctor", () => {
     ["20.19.0", "ok"],
     ["24.0.0", "ok"],
   ])("Node %s is %s", (node, status) => {
-    expect(row("Node", doctorRows({ ...machine, node }, { loaded: true }))?.status).toBe(status);
+    expect(row("Node", doctorRows({ ...machine, node }, { loaded: true }, noCuda))?.status).toBe(
+      status,
+    );
   });
 
-  test("CUDA is said to be absent from this version", () => {
-    expect(row("CUDA", doctorRows(machine, { loaded: true }))?.text).toBe(
-      "not built in this version",
-    );
+  test("why CUDA is off is said with its code and the way to mend it, and is no fault", () => {
+    const cuda = row("CUDA", doctorRows(machine, { loaded: true }, noCuda));
+    expect(cuda).toMatchObject({ status: "info", text: "off: no driver (ERR_CUDA_NO_DRIVER)" });
+    expect(cuda?.fix).toContain("driver");
+    for (const code of ["NO_LIBRARY", "BAD_LIBRARY", "DRIVER_TOO_OLD", "NO_DEVICE", "BUSY"]) {
+      expect(cudaRow({ ...noCuda, code: `ERR_CUDA_${code}` }).fix, code).toBeTruthy();
+    }
+  });
+
+  test("a GPU is named with its architecture and memory", () => {
+    const devices = [{ name: "RTX 4090", architecture: 89, memoryBytes: 24 * 2 ** 30 }];
+    expect(cudaRow({ code: "OK", text: "", hostMemory: false, devices })).toEqual({
+      name: "CUDA",
+      status: "ok",
+      text: "RTX 4090, sm_89, 24.0 GiB",
+    });
   });
 
   test("--json prints machine, native half and rows as one object", async () => {
@@ -60,6 +70,7 @@ describe("doctor", () => {
     expect(report.machine.node).toBe(process.versions.node);
     expect(typeof report.native.loaded).toBe("boolean");
     expect(report.healthy).toBe(report.rows.every((r: { status: string }) => r.status !== "bad"));
-    expect(report.cuda).toEqual({ built: false });
+    expect(report.cuda.code).toMatch(/^(OK|ERR_CUDA_\w+)$/);
+    expect(report.cuda.devices.length > 0).toBe(report.cuda.code === "OK");
   });
 });

@@ -41,10 +41,14 @@ export function on<T>(backend: string, body: () => T): T {
   }
 }
 
-/** The fast backends of this machine (everything but "reference"). */
+/**
+ * The fast backends of this machine (everything but "reference"), or those of them that
+ * SPR2Q_TEST_BACKENDS lists.
+ */
 export const fastBackends: readonly string[] = native()
   .backends()
-  .filter((name) => name !== "reference");
+  .filter((name) => name !== "reference")
+  .filter((name) => process.env.SPR2Q_TEST_BACKENDS?.split(",").includes(name) ?? true);
 
 /** max|a - b| / max|b|; 0 where both are empty or equal. NaN anywhere gives Infinity. */
 export function relativeError(a: ArrayLike<number>, b: ArrayLike<number>): number {

@@ -1,4 +1,5 @@
 /** `spr2q doctor`: what this machine offers, and what to do where something is missing. */
+import type { CudaStatus } from "../../binding.ts";
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
 import { defineCommand } from "../args.ts";
 
@@ -74,8 +75,37 @@ function nativeRows(native: NativeFacts): DoctorRow[] {
   return rows;
 }
 
+/** What to do where CUDA is off, by code. */
+const CUDA_FIX: Readonly<Record<string, string>> = {
+  ERR_CUDA_NO_LIBRARY: "To build it, with the CUDA toolkit (nvcc): npm run build:cuda.",
+  ERR_CUDA_BAD_LIBRARY: "Build the addon and the library from one source: npm run build:cuda.",
+  ERR_CUDA_NO_DRIVER: "Install NVIDIA's driver (570 or newer), or run on a machine with a GPU.",
+  ERR_CUDA_DRIVER_TOO_OLD: "Update NVIDIA's driver.",
+  ERR_CUDA_NO_DEVICE: "Check nvidia-smi and CUDA_VISIBLE_DEVICES.",
+  ERR_CUDA_UNSUPPORTED_DEVICE: "A GPU of compute capability 8.0 or newer is needed.",
+  ERR_CUDA_BUSY: "Another process holds the GPU: check nvidia-smi.",
+};
+
+/** Whether the kernels of native/cuda can run here, and why not. The CPU works either way. */
+export function cudaRow(cuda: CudaStatus): DoctorRow {
+  if (cuda.code !== "OK") {
+    const fix = CUDA_FIX[cuda.code];
+    const row = { name: "CUDA", status: "info", text: `off: ${cuda.text} (${cuda.code})` } as const;
+    return fix === undefined ? row : { ...row, fix };
+  }
+  const devices = cuda.devices.map(({ name, architecture, memoryBytes }) => {
+    return `${name}, sm_${architecture}, ${gib(memoryBytes)}`;
+  });
+  if (cuda.hostMemory) return { name: "CUDA", status: "info", text: "the test shim, no GPU" };
+  return { name: "CUDA", status: "ok", text: devices.join("; ") };
+}
+
 /** The report, line by line. */
-export function doctorRows(machine: MachineFacts, native: NativeFacts): DoctorRow[] {
+export function doctorRows(
+  machine: MachineFacts,
+  native: NativeFacts,
+  cuda: CudaStatus,
+): DoctorRow[] {
   const [major, minor] = machine.node.split(".").map(Number);
   const isOld = major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1]);
   const isSmall = machine.memory < LITTLE_MEMORY;
@@ -99,18 +129,27 @@ export function doctorRows(machine: MachineFacts, native: NativeFacts): DoctorRo
       ...(isSmall ? { fix: "Enough to upscale in tiles; train with --batch 1." } : {}),
     },
     ...nativeRows(native),
-    { name: "CUDA", status: "info", text: "not built in this version" },
+    cudaRow(cuda),
   ];
 }
 
 /** Asks lib/binding.ts, which may itself fail to load. */
-async function nativeFacts(): Promise<NativeFacts> {
+async function nativeFacts(): Promise<{ native: NativeFacts; cuda: CudaStatus }> {
   try {
     const binding = await import("../../binding.ts");
-    return binding.describeNative();
+    const native = binding.describeNative();
+    if (native.loaded) return { native, cuda: binding.describeCuda() };
+    return { native, cuda: notAsked(native.reason) };
   } catch (error) {
-    return { loaded: false, reason: error instanceof Error ? error.message : String(error) };
+    const reason = error instanceof Error ? error.message : String(error);
+    return { native: { loaded: false, reason }, cuda: notAsked(reason) };
   }
+}
+
+/** CUDA is asked through the addon: without it nobody knows. */
+function notAsked(reason: string | undefined): CudaStatus {
+  const text = `the native addon is not loaded${reason === undefined ? "" : `: ${reason}`}`;
+  return { code: "ERR_NO_BINARY", text, hostMemory: false, devices: [] };
 }
 
 export const command = defineCommand({
@@ -120,14 +159,14 @@ export const command = defineCommand({
   options: [],
   async run(ctx) {
     const machine = machineFacts();
-    const native = await nativeFacts();
-    const rows = doctorRows(machine, native);
+    const { native, cuda } = await nativeFacts();
+    const rows = doctorRows(machine, native, cuda);
     const width = Math.max(...rows.map(({ name }) => name.length)) + 2;
     for (const { name, status, text, fix } of rows) {
       ctx.out(`${status.padEnd(6)}${name.padEnd(width)}${text}`);
       if (fix !== undefined) ctx.out(`${" ".repeat(6 + width)}${fix}`);
     }
     const healthy = rows.every(({ status }) => status !== "bad");
-    ctx.result({ healthy, machine, native, cuda: { built: false }, rows });
+    ctx.result({ healthy, machine, native, cuda, rows });
   },
 });

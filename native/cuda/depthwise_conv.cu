@@ -1,0 +1,143 @@
+// Depth-wise convolution, its gradients: a thread makes four neighbouring pixels of a row for one
+// channel, so that a row of taps is read once for all four (kernel + 3 values a row instead of
+// 4 * kernel); channels lie along the warp, so reads are contiguous. The gradient by the input is
+// the same walk with the taps mirrored. That of the weight sums over pixels, a row of taps at a
+// time, in two stages.
+#include "sums.cuh"
+
+namespace spr2q {
+namespace cuda {
+namespace {
+
+constexpr int kPixels = 4;  // of one thread, side by side
+
+struct Walk {
+  const float *x, *weight, *bias;
+  float* y;
+  int64_t batch, height, width, channels, groups;  // groups of kPixels in a row
+  bool mirrored;
+};
+
+template <int kKernel>
+__global__ void __launch_bounds__(kElementBlock) walk_kernel(Walk a) {
+  constexpr int kReach = kKernel / 2, kRead = kPixels + kKernel - 1, kTaps = kKernel * kKernel;
+  const int64_t n = a.batch * a.height * a.groups * a.channels;
+  for (int64_t i = first_element(); i < n; i += element_stride()) {
+    const int64_t c = i % a.channels, group = i / a.channels % a.groups;
+    const int64_t line = i / a.channels / a.groups, row = line % a.height;
+    const int64_t first = group * kPixels;
+    const float* weight = a.weight + c * kTaps;
+    float sums[kPixels];
+#pragma unroll
+    for (int p = 0; p < kPixels; ++p) sums[p] = a.bias ? a.bias[c] : 0.0f;
+#pragma unroll
+    for (int dy = 0; dy < kKernel; ++dy) {
+      const int64_t from_row = row + dy - kReach;
+      if (from_row < 0 || from_row >= a.height) continue;
+      const float* from = a.x + (line + dy - kReach) * a.width * a.channels + c;
+      float read[kRead];
+#pragma unroll
+      for (int k = 0; k < kRead; ++k) {
+        const int64_t column = first + k - kReach;
+        read[k] = column >= 0 && column < a.width ? from[column * a.channels] : 0.0f;
+      }
+#pragma unroll
+      for (int dx = 0; dx < kKernel; ++dx) {
+        const int tap = dy * kKernel + dx;
+        const float w = weight[a.mirrored ? kTaps - 1 - tap : tap];
+#pragma unroll
+        for (int p = 0; p < kPixels; ++p) sums[p] = fmaf(w, read[p + dx], sums[p]);
+      }
+    }
+#pragma unroll
+    for (int p = 0; p < kPixels; ++p) {
+      if (first + p < a.width) a.y[(line * a.width + first + p) * a.channels + c] = sums[p];
+    }
+  }
+}
+
+void walk(const Walk& a, int64_t kernel) {
+  const int64_t n = a.batch * a.height * a.groups * a.channels;
+  launch(kernel == 3 ? walk_kernel<3> : walk_kernel<5>, dim3(element_grid(n)),
+         dim3(kElementBlock), 0, a);
+}
+
+// One row of taps of gweight, and gbias beside it.
+template <int kKernel>
+struct RowTerm {
+  static constexpr int kOutputs = kKernel + 1;
+  const float *x, *gy;
+  int64_t height, width, channels;
+  int64_t dy;  // -reach ... reach
+  __device__ Nothing start(int64_t) const { return {}; }
+  __device__ void add(const Nothing&, int64_t pixel, int64_t c, Sum* sums) const {
+    const float g = gy[pixel * channels + c];
+    add_to(sums[kKernel], g);
+    const int64_t line = pixel / width, row = line % height + dy, column = pixel - line * width;
+    if (row < 0 || row >= height) return;
+#pragma unroll
+    for (int k = 0; k < kKernel; ++k) {
+      const int64_t from = column + k - kKernel / 2;
+      if (from < 0 || from >= width) continue;
+      add_to(sums[k], g * x[(pixel + dy * width + k - kKernel / 2) * channels + c]);
+    }
+  }
+};
+
+// sums(kernel rows, kKernel + 1, channels) -> gweight(channels, kernel, kernel), gbias.
+__global__ void __launch_bounds__(kElementBlock)
+unpack_kernel(const float* sums, DepthwiseConvGradWeight a) {
+  const int64_t taps = a.kernel * a.kernel, n = a.channels * (taps + 1);
+  for (int64_t i = first_element(); i < n; i += element_stride()) {
+    const int64_t c = i / (taps + 1), tap = i % (taps + 1);
+    const int64_t row = tap / a.kernel, column = tap % a.kernel;
+    if (tap < taps) {
+      a.gweight.data[c * taps + tap] = sums[(row * (a.kernel + 1) + column) * a.channels + c];
+    } else if (a.gbias) {
+      a.gbias.data[c] = sums[a.kernel * a.channels + c];
+    }
+  }
+}
+
+template <int kKernel>
+void grad_weight(const DepthwiseConvGradWeight& a) {
+  Scratch scratch;
+  const int64_t pixels = a.batch * a.height * a.width, row = (kKernel + 1) * a.channels;
+  float* sums = scratch.take<float>(kKernel * row);
+  for (int64_t i = 0; i < kKernel; ++i) {
+    const RowTerm<kKernel> term{a.x.data, a.gy.data, a.height, a.width, a.channels,
+                                i - kKernel / 2};
+    if (!failed()) column_sums(scratch, term, pixels, a.channels, sums + i * row);
+  }
+  launch(unpack_kernel, dim3(element_grid(a.channels * (kKernel * kKernel + 1))),
+         dim3(kElementBlock), 0, sums, a);
+}
+
+}  // namespace
+
+void sigmoid_gate(const SigmoidGate&);
+
+void depthwise_conv(const DepthwiseConv& a) {
+  walk({a.x.data, a.weight.data, a.bias.data, a.y.data, a.batch, a.height, a.width, a.channels,
+        divide_up(a.width, kPixels), false},
+       a.kernel);
+}
+
+void gated_depthwise_conv(const GatedDepthwiseConv& a) {
+  depthwise_conv({a.x, a.weight, a.bias, a.y, a.batch, a.height, a.width, a.channels, a.kernel});
+  sigmoid_gate({a.x, a.y, a.y, a.batch * a.height * a.width * a.channels});
+}
+
+void depthwise_conv_grad_input(const DepthwiseConvGradInput& a) {
+  walk({a.gy.data, a.weight.data, nullptr, a.gx.data, a.batch, a.height, a.width, a.channels,
+        divide_up(a.width, kPixels), true},
+       a.kernel);
+}
+
+void depthwise_conv_grad_weight(const DepthwiseConvGradWeight& a) {
+  if (a.kernel == 3) return grad_weight<3>(a);
+  return grad_weight<5>(a);
+}
+
+}  // namespace cuda
+}  // namespace spr2q

@@ -1,0 +1,138 @@
+// Element-wise ops and their gradients, one thread for every element (striding where there are
+// more than the grid holds): reads and writes are contiguous, memory bandwidth is the bound.
+#include "sums.cuh"
+
+namespace spr2q {
+namespace cuda {
+namespace {
+
+constexpr float kInverseSqrt2 = 0.70710678f;
+constexpr float kInverseSqrt2Pi = 0.39894228f;
+
+// Distribution function of the standard normal. erfc keeps its digits in the lower tail, erf has
+// the smaller error in the upper one.
+SPR2Q_DEVICE float normal_below(float x) {
+  return x < 0.0f ? 0.5f * erfcf(-x * kInverseSqrt2) : 0.5f + 0.5f * erff(x * kInverseSqrt2);
+}
+SPR2Q_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+// One kernel for every op: Body(i) does element i.
+template <class Body>
+__global__ void __launch_bounds__(kElementBlock) each_kernel(Body body, int64_t n) {
+  for (int64_t i = first_element(); i < n; i += element_stride()) body(i);
+}
+
+template <class Body>
+void each(const Body& body, int64_t n) {
+  launch(each_kernel<Body>, dim3(element_grid(n)), dim3(kElementBlock), 0, body, n);
+}
+
+struct GeluBody {
+  Gelu a;
+  __device__ void operator()(int64_t i) const {
+    a.y.data[i] = a.x.data[i] * normal_below(a.x.data[i]);
+  }
+};
+struct GeluGradBody {
+  GeluGrad a;
+  __device__ void operator()(int64_t i) const {
+    const float x = a.x.data[i];
+    // The density counts as 0 where it is below float32: an infinite x would make inf * 0 of it.
+    const float density = fabsf(x) < 14.0f ? kInverseSqrt2Pi * expf(-0.5f * x * x) : 0.0f;
+    const float slope = density == 0.0f ? normal_below(x) : fmaf(x, density, normal_below(x));
+    a.gx.data[i] = slope * a.gy.data[i];
+  }
+};
+struct SigmoidGateBody {
+  SigmoidGate a;
+  __device__ void operator()(int64_t i) const {
+    a.y.data[i] = a.x.data[i] * sigmoid(a.gate.data[i]);
+  }
+};
+struct SigmoidGateGradBody {
+  SigmoidGateGrad a;
+  __device__ void operator()(int64_t i) const {
+    const float gate = a.gate.data[i], s = sigmoid(gate), gy = a.gy.data[i];
+    const float x = a.x.data[i];
+    a.gx.data[i] = gy * s;
+    a.ggate.data[i] = gy * x * s * sigmoid(-gate);  // 1 - s without cancellation
+  }
+};
+struct MultiplyBody {
+  Multiply a;
+  __device__ void operator()(int64_t i) const { a.y.data[i] = a.a.data[i] * a.b.data[i]; }
+};
+struct AddBody {
+  Add a;
+  __device__ void operator()(int64_t i) const { a.y.data[i] = a.a.data[i] + a.b.data[i]; }
+};
+struct NegativeExpBody {
+  NegativeExp a;
+  __device__ void operator()(int64_t i) const { a.y.data[i] = -expf(a.x.data[i]); }
+};
+struct ScaleBody {
+  Scale a;
+  float factor;
+  __device__ void operator()(int64_t i) const { a.y.data[i] = factor * a.x.data[i]; }
+};
+struct ScaleAddBody {
+  ScaleAdd a;
+  __device__ void operator()(int64_t i) const {
+    a.y.data[i] = fmaf(a.scale.data[i % a.channels], a.x.data[i], a.a.data[i]);
+  }
+};
+struct ScaleAddGradBody {
+  ScaleAddGrad a;
+  __device__ void operator()(int64_t i) const {
+    a.gx.data[i] = a.scale.data[i % a.channels] * a.gy.data[i];
+  }
+};
+struct ScaleTerm {
+  static constexpr int kOutputs = 1;
+  const float *x, *gy;
+  int64_t channels;
+  __device__ Nothing start(int64_t) const { return {}; }
+  __device__ void add(const Nothing&, int64_t row, int64_t column, Sum* sums) const {
+    const int64_t i = row * channels + column;
+    add_to(sums[0], x[i] * gy[i]);
+  }
+};
+struct SliceBody {
+  SliceColumns a;
+  __device__ void operator()(int64_t i) const {
+    const int64_t row = i / a.count, c = i % a.count;
+    a.y.data[i] = a.x.data[row * a.columns + a.start + c];
+  }
+};
+struct SliceGradBody {
+  SliceColumnsGrad a;
+  __device__ void operator()(int64_t i) const {
+    const int64_t row = i / a.columns, c = i % a.columns - a.start;
+    a.gx.data[i] = c >= 0 && c < a.count ? a.gy.data[row * a.count + c] : 0.0f;
+  }
+};
+
+}  // namespace
+
+void gelu(const Gelu& a) { each(GeluBody{a}, a.n); }
+void gelu_grad(const GeluGrad& a) { each(GeluGradBody{a}, a.n); }
+void sigmoid_gate(const SigmoidGate& a) { each(SigmoidGateBody{a}, a.n); }
+void sigmoid_gate_grad(const SigmoidGateGrad& a) { each(SigmoidGateGradBody{a}, a.n); }
+void multiply(const Multiply& a) { each(MultiplyBody{a}, a.n); }
+void add(const Add& a) { each(AddBody{a}, a.n); }
+void negative_exp(const NegativeExp& a) { each(NegativeExpBody{a}, a.n); }
+void scale(const Scale& a) { each(ScaleBody{a, static_cast<float>(a.factor)}, a.n); }
+void scale_add(const ScaleAdd& a) { each(ScaleAddBody{a}, a.rows * a.channels); }
+
+void scale_add_grad(const ScaleAddGrad& a) {
+  Scratch scratch;
+  each(ScaleAddGradBody{a}, a.rows * a.channels);
+  column_sums(scratch, ScaleTerm{a.x.data, a.gy.data, a.channels}, a.rows, a.channels,
+              a.gscale.data);
+}
+
+void slice_columns(const SliceColumns& a) { each(SliceBody{a}, a.rows * a.count); }
+void slice_columns_grad(const SliceColumnsGrad& a) { each(SliceGradBody{a}, a.rows * a.columns); }
+
+}  // namespace cuda
+}  // namespace spr2q

@@ -1,0 +1,102 @@
+// Layer normalisation over the channels of each row, a warp for every row: two passes over values
+// that the first one brought into the cache (mean, then squared distances, so that a large mean
+// costs no digits). The gradient writes gx the same way and keeps mean and 1/deviation of each row;
+// gweight and gbias are column sums in two stages.
+#include "sums.cuh"
+
+namespace spr2q {
+namespace cuda {
+namespace {
+
+constexpr float kEpsilon = 1e-5f;  // added to the variance, as in both backbones
+constexpr int kRows = 8;           // rows (warps) of a block
+
+struct Moments {
+  float mean, reciprocal;
+};
+
+SPR2Q_DEVICE Moments moments(const float* x, int64_t channels) {
+  const float share = 1.0f / static_cast<float>(channels);
+  float sum = 0.0f, squares = 0.0f;
+  for (int64_t c = lane_index(); c < channels; c += kWarp) sum += x[c];
+  const float mean = warp_sum(sum) * share;
+  // The mean's own rounding error, then squares about the corrected mean.
+  float rest = 0.0f;
+  for (int64_t c = lane_index(); c < channels; c += kWarp) rest += x[c] - mean;
+  const float correction = warp_sum(rest) * share;
+  for (int64_t c = lane_index(); c < channels; c += kWarp) {
+    const float distance = (x[c] - mean) - correction;
+    squares = fmaf(distance, distance, squares);
+  }
+  const float variance = warp_sum(squares) * share;
+  return {mean + correction, 1.0f / sqrtf(variance + kEpsilon)};
+}
+
+__global__ void __launch_bounds__(kRows * kWarp) layer_norm_kernel(LayerNorm a) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + warp_index();
+  if (row >= a.rows) return;  // the whole warp
+  const float* x = a.x.data + row * a.channels;
+  const Moments m = moments(x, a.channels);
+  for (int64_t c = lane_index(); c < a.channels; c += kWarp) {
+    const float h = (x[c] - m.mean) * m.reciprocal;
+    a.y.data[row * a.channels + c] = fmaf(h, a.weight.data[c], a.bias.data[c]);
+  }
+}
+
+__global__ void __launch_bounds__(kRows * kWarp)
+layer_norm_grad_kernel(LayerNormGrad a, Moments* kept) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + warp_index();
+  if (row >= a.rows) return;
+  const float* x = a.x.data + row * a.channels;
+  const float* gy = a.gy.data + row * a.channels;
+  const Moments m = moments(x, a.channels);
+  if (lane_index() == 0) kept[row] = m;
+  float sum = 0.0f, sum_h = 0.0f;
+  for (int64_t c = lane_index(); c < a.channels; c += kWarp) {
+    const float g = gy[c] * a.weight.data[c];
+    sum += g;
+    sum_h = fmaf(g, (x[c] - m.mean) * m.reciprocal, sum_h);
+  }
+  const float share = 1.0f / static_cast<float>(a.channels);
+  const float mean_g = warp_sum(sum) * share, mean_gh = warp_sum(sum_h) * share;
+  for (int64_t c = lane_index(); c < a.channels; c += kWarp) {
+    const float h = (x[c] - m.mean) * m.reciprocal, g = gy[c] * a.weight.data[c];
+    a.gx.data[row * a.channels + c] = m.reciprocal * (g - mean_g - h * mean_gh);
+  }
+}
+
+struct Term {
+  static constexpr int kOutputs = 2;  // gweight, gbias
+  const float *x, *gy;
+  const Moments* kept;
+  int64_t channels;
+  __device__ Nothing start(int64_t) const { return {}; }
+  __device__ void add(const Nothing&, int64_t row, int64_t column, Sum* sums) const {
+    const int64_t i = row * channels + column;
+    const Moments m = kept[row];
+    add_to(sums[0], gy[i] * ((x[i] - m.mean) * m.reciprocal));
+    add_to(sums[1], gy[i]);
+  }
+};
+
+}  // namespace
+
+void layer_norm(const LayerNorm& a) {
+  launch(layer_norm_kernel, dim3(grid_size(divide_up(a.rows, kRows))), dim3(kRows * kWarp), 0, a);
+}
+
+void layer_norm_grad(const LayerNormGrad& a) {
+  Scratch scratch;
+  Moments* kept = scratch.take<Moments>(a.rows);
+  launch(layer_norm_grad_kernel, dim3(grid_size(divide_up(a.rows, kRows))), dim3(kRows * kWarp), 0,
+         a, kept);
+  const float* parts =
+      column_parts(scratch, Term{a.x.data, a.gy.data, kept, a.channels}, a.rows, a.channels);
+  float* sums = scratch.take<float>(2 * a.channels);
+  final_sum(parts, sums, chunk_count(a.rows), 2 * a.channels);
+  final_sum(sums, a.gweight.data, 1, a.channels);
+  if (!failed()) final_sum(sums + a.channels, a.gbias.data, 1, a.channels);
+}
+
+}  // namespace cuda
+}  // namespace spr2q

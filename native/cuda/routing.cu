@@ -1,0 +1,250 @@
+// The router: Gumbel-max choice of a token class, its straight-through gradient, the stable
+// counting sort by class, and the prompt that a class adds to C. The noise is that of
+// core/philox.hpp, bit by bit: a block of four words to a lane, so 16 lanes serve 64 classes.
+// The sort has no atomics: a warp counts a chunk of tokens in order (lanes with one class find each
+// other by match), one block a sample turns the counts into first places, class by class and
+// chunk by chunk, and the warps place their tokens from there.
+#include "../core/philox.hpp"
+#include "sums.cuh"
+
+namespace spr2q {
+namespace cuda {
+namespace {
+
+constexpr int kRouteThreads = 128;
+constexpr int kRouteTokens = kRouteThreads / kPhiloxLanes;  // of a block
+
+SPR2Q_DEVICE int64_t clamp_class(int32_t label, int64_t count) {
+  return label < 0 ? 0 : label >= count ? count - 1 : label;
+}
+
+constexpr float kInfinity = __builtin_inff();
+
+__global__ void __launch_bounds__(kRouteThreads) route_kernel(Route a) {
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kRouteTokens + threadIdx.x / kPhiloxLanes;
+  const bool inside = n < a.batch * a.tokens;
+  const int lane = static_cast<int>(threadIdx.x) % kPhiloxLanes;
+  const NoiseKey key{a.seed, a.tile + n / a.tokens, a.layer};
+  const uint32_t token = static_cast<uint32_t>(a.first + n % a.tokens);
+  float best = -kInfinity;
+  int64_t choice = a.count;
+  for (int64_t base = 0; base < a.count; base += kNoiseGroup) {
+    uint32_t words[4] = {0, 0, 0, 0};
+    if (a.mode == kSampled) {
+      philox_block(key, token, static_cast<uint32_t>(base / 4 + lane), words);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int64_t k = base + kPhiloxLanes * i + lane;
+      if (!inside || k >= a.count) continue;
+      float value = a.logits.data[n * a.count + k];
+      if (a.mode == kSampled) value += gumbel_of(words[i]);
+      // NaN never beats another class, and is never beaten where it comes first.
+      if (value != value) value = k == 0 ? kInfinity : -kInfinity;
+      if (value > best || (value == best && k < choice)) {
+        best = value;
+        choice = k;
+      }
+    }
+  }
+#pragma unroll
+  for (int step = kPhiloxLanes / 2; step > 0; step /= 2) {
+    const float value = __shfl_xor_sync(kAllLanes, best, step);
+    const int64_t k = __shfl_xor_sync(kAllLanes, choice, step);
+    if (value > best || (value == best && k < choice)) {
+      best = value;
+      choice = k;
+    }
+  }
+  if (inside && lane == 0) a.classes.data[n] = static_cast<int32_t>(choice);
+}
+
+constexpr int kGradTokens = 4;  // warps of a block, a token each
+
+// glogits serves as the row's store: a lane reads back only what it wrote itself.
+__global__ void __launch_bounds__(kGradTokens * kWarp) route_grad_kernel(RouteGrad a) {
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kGradTokens + warp_index();
+  if (n >= a.batch * a.tokens) return;  // the whole warp
+  const NoiseKey key{a.seed, a.tile + n / a.tokens, a.layer};
+  const float* gprompt = a.gprompt.data + n * a.states;
+  float* row = a.glogits.data + n * a.count;
+  float largest = -kInfinity;
+  for (int64_t k = lane_index(); k < a.count; k += kWarp) {
+    float value = a.logits.data[n * a.count + k];
+    if (a.mode == kSampled) {
+      uint32_t words[4];
+      const int64_t block = kPhiloxLanes * (k / kNoiseGroup) + k % kPhiloxLanes;
+      philox_block(key, static_cast<uint32_t>(n % a.tokens), static_cast<uint32_t>(block), words);
+      value += gumbel_of(words[k / kPhiloxLanes % 4]);
+    }
+    row[k] = value;
+    largest = value > largest ? value : largest;
+  }
+  largest = warp_max(largest);
+  const auto slope = [&](int64_t k) {
+    float sum = 0.0f;
+    const float* pool = a.pool.data + k * a.states;
+    for (int64_t i = 0; i < a.states; ++i) sum = fmaf(pool[i], gprompt[i], sum);
+    return sum;
+  };
+  float sum = 0.0f, mean = 0.0f;
+  for (int64_t k = lane_index(); k < a.count; k += kWarp) {
+    const float e = expf(row[k] - largest);
+    sum += e;
+    mean = fmaf(e, slope(k), mean);
+  }
+  sum = warp_sum(sum);
+  mean = warp_sum(mean) / sum;
+  for (int64_t k = lane_index(); k < a.count; k += kWarp) {
+    row[k] = expf(row[k] - largest) / sum * (slope(k) - mean);
+  }
+}
+
+// ---- The sort ---------------------------------------------------------------------------------
+
+constexpr int kChunkTokens = 256;  // of one warp
+constexpr int kSortWarps = 4;      // of a block
+constexpr int kScanThreads = 1024;
+constexpr int64_t kMostPlaces = int64_t{1} << 31;  // of a sample: they are numbered in 32 bits
+
+struct Sort {
+  SortTokens a;
+  int32_t* places;  // (batch, chunks, count): counts, then the place of the next token
+  int64_t chunks;
+};
+
+// The chunk's tokens, 32 at a time, with the lanes of equal class; visit(token, class, peers).
+template <class Visit>
+SPR2Q_DEVICE void walk_chunk(const Sort& s, int64_t sample, int64_t chunk, const Visit& visit) {
+  for (int i = 0; i < kChunkTokens; i += kWarp) {
+    const int64_t token = chunk * kChunkTokens + i + lane_index();
+    const bool inside = token < s.a.tokens;
+    const int label = inside ? static_cast<int>(clamp_class(
+                                   s.a.classes.data[sample * s.a.tokens + token], s.a.count))
+                             : -1;
+    const unsigned peers = __match_any_sync(kAllLanes, label);
+    visit(token, label, peers);
+    __syncwarp();
+  }
+}
+
+SPR2Q_DEVICE unsigned lanes_below() { return (1u << lane_index()) - 1; }
+
+template <bool kPlace>
+__global__ void __launch_bounds__(kSortWarps * kWarp) sort_kernel(Sort s) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kSortWarps + warp_index();
+  if (at >= s.a.batch * s.chunks) return;  // the whole warp
+  const int64_t sample = at / s.chunks, chunk = at % s.chunks;
+  int32_t* places = s.places + at * s.a.count;
+  if (!kPlace) {
+    for (int64_t k = lane_index(); k < s.a.count; k += kWarp) places[k] = 0;
+    __syncwarp();
+  }
+  walk_chunk(s, sample, chunk, [&](int64_t token, int label, unsigned peers) {
+    if (kPlace) {
+      if (label >= 0) {
+        const int64_t place = places[label] + __popc(peers & lanes_below());
+        s.a.order.data[sample * s.a.tokens + place] =
+            static_cast<int32_t>(sample * s.a.tokens + token);
+      }
+      __syncwarp();  // all have read the place before it moves on
+    }
+    if (label >= 0 && (peers & lanes_below()) == 0) places[label] += __popc(peers);
+  });
+}
+
+// One block a sample: counts (chunk, class) -> first places, in the order of (class, chunk).
+__global__ void __launch_bounds__(kScanThreads) first_places_kernel(Sort s) {
+  __shared__ int32_t sums[2][kScanThreads];
+  int32_t* places = s.places + static_cast<int64_t>(blockIdx.x) * s.chunks * s.a.count;
+  const int chunks = static_cast<int>(s.chunks), count = static_cast<int>(s.a.count);
+  const int n = chunks * count, share = (n + kScanThreads - 1) / kScanThreads;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int begin = thread * share, end = begin + share < n ? begin + share : n;
+  const auto index = [&](int i) { return i % chunks * count + i / chunks; };
+  int32_t sum = 0;
+  for (int i = begin; i < end; ++i) sum += places[index(i)];
+  int from = 0;
+  sums[0][thread] = sum;
+  for (int step = 1; step < kScanThreads; step *= 2, from ^= 1) {
+    __syncthreads();
+    const int32_t before = thread >= step ? sums[from][thread - step] : 0;
+    sums[from ^ 1][thread] = sums[from][thread] + before;
+  }
+  __syncthreads();
+  int32_t place = sums[from][thread] - sum;
+  for (int i = begin; i < end; ++i) {
+    const int32_t tokens = places[index(i)];
+    places[index(i)] = place;
+    place += tokens;
+  }
+}
+
+// ---- The prompt -------------------------------------------------------------------------------
+
+__global__ void __launch_bounds__(kElementBlock) add_prompt_kernel(AddPrompt a) {
+  for (int64_t i = first_element(); i < a.rows * a.states; i += element_stride()) {
+    const int64_t label = clamp_class(a.classes.data[i / a.states], a.count);
+    a.y.data[i] = a.c.data[i] + a.pool.data[label * a.states + i % a.states];
+  }
+}
+
+// Column (class, state): the rows of that class.
+struct PromptTerm {
+  static constexpr int kOutputs = 1;
+  AddPromptGrad a;
+  struct Cell {
+    int64_t label, state;
+  };
+  __device__ Cell start(int64_t column) const { return {column / a.states, column % a.states}; }
+  __device__ void add(const Cell& cell, int64_t row, int64_t, Sum* sums) const {
+    if (clamp_class(a.classes.data[row], a.count) != cell.label) return;
+    add_to(sums[0], a.gy.data[row * a.states + cell.state]);
+  }
+};
+
+__global__ void __launch_bounds__(kElementBlock) inverse_kernel(SortTokens a) {
+  for (int64_t i = first_element(); i < a.batch * a.tokens; i += element_stride()) {
+    a.inverse.data[a.order.data[i]] = static_cast<int32_t>(i);
+  }
+}
+
+}  // namespace
+
+void route(const Route& a) {
+  launch(route_kernel, dim3(grid_size(divide_up(a.batch * a.tokens, kRouteTokens))),
+         dim3(kRouteThreads), 0, a);
+}
+
+void route_grad(const RouteGrad& a) {
+  launch(route_grad_kernel, dim3(grid_size(divide_up(a.batch * a.tokens, kGradTokens))),
+         dim3(kGradTokens * kWarp), 0, a);
+}
+
+void sort_tokens(const SortTokens& a) {
+  Scratch scratch;
+  const int64_t chunks = divide_up(a.tokens, kChunkTokens);
+  if (chunks * a.count >= kMostPlaces) {
+    return fail(kCudaBadArgument, "sort_tokens: 2^31 counts or more of tokens and classes");
+  }
+  const Sort sort{a, scratch.take<int32_t>(a.batch * chunks * a.count), chunks};
+  const dim3 grid(grid_size(divide_up(a.batch * chunks, kSortWarps))), block(kSortWarps * kWarp);
+  launch(sort_kernel<false>, grid, block, 0, sort);
+  launch(first_places_kernel, dim3(grid_size(a.batch)), dim3(kScanThreads), 0, sort);
+  launch(sort_kernel<true>, grid, block, 0, sort);
+  if (a.inverse) {
+    launch(inverse_kernel, dim3(element_grid(a.batch * a.tokens)), dim3(kElementBlock), 0, a);
+  }
+}
+
+void add_prompt(const AddPrompt& a) {
+  launch(add_prompt_kernel, dim3(element_grid(a.rows * a.states)), dim3(kElementBlock), 0, a);
+}
+
+void add_prompt_grad(const AddPromptGrad& a) {
+  Scratch scratch;
+  column_sums(scratch, PromptTerm{a}, a.rows, a.count * a.states, a.gpool.data);
+}
+
+}  // namespace cuda
+}  // namespace spr2q

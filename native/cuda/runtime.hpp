@@ -1,0 +1,42 @@
+// What kernels' launch code asks of the runtime, free of CUDA's own types: runtime.cu answers with
+// the CUDA runtime, test/cuda/shim with host memory.
+#pragma once
+#include "../core/cuda_module.hpp"
+
+namespace spr2q {
+namespace cuda {
+
+// 10 * major + minor of the device in use; 0 after a failure.
+int32_t architecture();
+
+// Keeps `code` and its text as this thread's failure unless one is kept already.
+void fail(int32_t code, const char* text);
+bool failed();
+
+// Scratch of the stream in use: device memory that lives until the op that took it returns (on
+// the stream: the next op may reuse it). Construct once per op; an op called by an op goes on
+// where its caller stopped. Blocks grow and never move, so a recorded graph keeps its addresses.
+class Scratch {
+ public:
+  Scratch();
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // `count` values on a 256-byte boundary, contents undefined; null after a failure.
+  template <class T>
+  T* take(int64_t count) {
+    return static_cast<T*>(bytes(count * static_cast<int64_t>(sizeof(T))));
+  }
+
+ private:
+  void* bytes(int64_t count);
+};
+
+const CudaServices& services();
+int32_t merge_pack_create(const MergePackLayer* layers, int64_t count, void** plan);
+int32_t merge_pack_run(void* plan);
+int32_t merge_pack_destroy(void* plan);
+
+}  // namespace cuda
+}  // namespace spr2q

@@ -1,0 +1,106 @@
+// The shim examined by kernels with known faults: each must be found, and their mended versions
+// must pass. Prints one line a check; exit code 1 where one fails.
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "shim.hpp"
+
+static int failures = 0;
+
+void expect(bool good, const std::string& what) {
+  std::printf("%s %s\n", good ? "ok  " : "FAIL", what.c_str());
+  failures += !good;
+}
+
+void check_mma();     // selfcheck_mma.cpp
+void check_layers();  // selfcheck_layers.cpp
+
+namespace {
+
+bool mentions(const char* problem, const char* part) {
+  return problem && std::string(problem).find(part) != std::string::npos;
+}
+
+// Reverses 256 values through shared memory, with or without the barrier that this needs.
+bool reverses(bool with_barrier) {
+  std::vector<int> out(256, -1);
+  const char* problem = shim::run(dim3(1), dim3(256), 256 * sizeof(int), [&] {
+    int* shared = static_cast<int*>(shim::dynamic_shared());
+    shared[threadIdx.x] = static_cast<int>(threadIdx.x);
+    if (with_barrier) __syncthreads();
+    out[threadIdx.x] = shared[255 - threadIdx.x];
+  });
+  for (int i = 0; i < 256; ++i) {
+    if (out[static_cast<size_t>(i)] != 255 - i) return false;
+  }
+  return !problem;
+}
+
+void check_barriers() {
+  bool always = true;
+  for (int i = 0; i < 20; ++i) always = always && reverses(true);
+  expect(always, "a kernel with its barrier is right in 20 thread orders");
+  int wrong = 0;
+  for (int i = 0; i < 20; ++i) wrong += !reverses(false);
+  expect(wrong == 20, "the same kernel without its barrier is wrong in every one");
+  const char* problem = shim::run(dim3(1), dim3(64), 0, [] {
+    if (threadIdx.x < 32) __syncthreads();
+  });
+  expect(mentions(problem, "barrier mismatch"), "threads that leave before a barrier are reported");
+  problem = shim::run(dim3(1), dim3(64), 0, [] {
+    if (threadIdx.x != 5) __syncwarp();
+  });
+  expect(mentions(problem, "never reach"), "a lane that misses a shuffle is reported");
+  problem = shim::run(dim3(1), dim3(32), 0, [] {
+    if (threadIdx.x < 16) __shfl_xor_sync(0xffffffffu, 1, 1);
+    else __syncwarp();
+  });
+  expect(mentions(problem, "meet in"), "lanes that meet in different shuffles are reported");
+  problem = shim::run(dim3(1), dim3(32), 0, [] { __syncwarp(0xffffu); });
+  expect(mentions(problem, "part of the warp"), "a shuffle that names half a warp is refused");
+  problem = shim::run(dim3(1), dim3(48), 0, [] {});
+  expect(mentions(problem, "32, 64"), "a block that is no whole number of warps is refused");
+  expect(!shim::run(dim3(2, 3, 4), dim3(8, 4, 2), 0, [] { __syncthreads(); }),
+         "after all that, a good kernel runs");
+}
+
+void check_shuffles() {
+  std::vector<int> up(64), down(64), across(64), first(64);
+  std::vector<unsigned> ballot(64), match(64);
+  const char* problem = shim::run(dim3(1), dim3(64), 0, [&] {
+    const int i = static_cast<int>(threadIdx.x);
+    const size_t at = static_cast<size_t>(i);
+    up[at] = __shfl_up_sync(0xffffffffu, i, 3);
+    down[at] = __shfl_down_sync(0xffffffffu, i, 3);
+    across[at] = __shfl_xor_sync(0xffffffffu, i, 5);
+    first[at] = __shfl_sync(0xffffffffu, i, 0);
+    ballot[at] = __ballot_sync(0xffffffffu, i % 3 == 0);
+    match[at] = __match_any_sync(0xffffffffu, i % 4);
+  });
+  bool good = !problem;
+  for (int i = 0; i < 64; ++i) {
+    const int lane = i % 32, base = i - lane;
+    const size_t at = static_cast<size_t>(i);
+    unsigned thirds = 0, alike = 0;
+    for (int k = 0; k < 32; ++k) {
+      thirds |= static_cast<unsigned>((base + k) % 3 == 0) << k;
+      alike |= static_cast<unsigned>(k % 4 == lane % 4) << k;
+    }
+    good = good && up[at] == (lane < 3 ? i : i - 3) && down[at] == (lane > 28 ? i : i + 3) &&
+           across[at] == base + (lane ^ 5) && first[at] == base && ballot[at] == thirds &&
+           match[at] == alike;
+  }
+  expect(good, "shuffles, ballot and match move what CUDA says they move");
+}
+
+}  // namespace
+
+int main() {
+  check_barriers();
+  check_shuffles();
+  check_mma();
+  check_layers();
+  std::printf("%d failures\n", failures);
+  return failures ? 1 : 0;
+}
