@@ -23,7 +23,7 @@ const root = join(here, "..", "..");
 const objects = join(root, "build", "CMakeFiles");
 const countsFile = join(here, "counts.json");
 /** Objects whose AVX-512 code is counted. */
-const STATIC = ["coded_linear", "linear", "conv2d", "window_attention", "selective_scan", "coded_depthwise_conv"];
+const STATIC = ["coded_linear", "fused_coded_linear", "linear", "conv2d", "window_attention", "selective_scan", "coded_depthwise_conv"];
 
 /** Objects of build-arm64 with dot products, and the cross compiler's objdump. */
 const NEON = ["coded_linear", "linear", "conv2d", "window_attention", "coded_depthwise_conv"];

@@ -4,6 +4,7 @@
  */
 import { native } from "../binding.ts";
 import { emptyFloats, randomFloats } from "./data.ts";
+import { fusedCases } from "./fused_cases.ts";
 import {
   ATTENTIONS,
   type AttentionShape,
@@ -39,6 +40,7 @@ const BIT_GOALS: readonly { readonly bits: number; readonly goal: Goal }[] = [
 /** Runs the suite. */
 export async function benchKernels(suite: Suite): Promise<void> {
   await againstReference(suite);
+  await fused(suite);
   await scanRatio(suite);
   for (const shape of PAIRS) await linearPairs(suite, shape);
   for (const shape of ATTENTIONS) {
@@ -56,6 +58,15 @@ async function againstReference(suite: Suite): Promise<void> {
     const [ours, peer] = await interleave(sides, timing(suite));
     const text = { name: `${name}, 1 thread`, against: "scalar reference at -O3" };
     suite.row(timeRow(note ? { ...text, note } : text, ours, peer, goal));
+  }
+}
+
+async function fused(suite: Suite): Promise<void> {
+  const prepare = onBackend(1, native().backends()[0]);
+  for (const { name, whole, parts } of fusedCases()) {
+    const sides: Side[] = [whole, parts].map((run) => ({ prepare, run }));
+    const [ours, peer] = await interleave(sides, timing(suite));
+    suite.row(timeRow({ name: `${name}, 1 thread`, against: "its parts in turn" }, ours, peer));
   }
 }
 

@@ -91,7 +91,24 @@ describe.skipIf(!backend)("attention on codes (npm run test:cuda)", () => {
     const [q, k, v, table] = [draw(), draw(), draw(), random(tableOf(s), 9)];
     const run = () => {
       const y = zeros(tokensOf(s));
-      native().codedWindowAttention(q, k, v, grid, table, bounds, y, null, null, null, ...sizes(s), 2, bits, 4, 1, 0);
+      native().codedWindowAttention(
+        q,
+        k,
+        v,
+        grid,
+        table,
+        bounds,
+        y,
+        null,
+        null,
+        null,
+        ...sizes(s),
+        2,
+        bits,
+        4,
+        1,
+        0,
+      );
       return y;
     };
     expect(sameBytes(on(backend as string, run), on("reference", run))).toBe(true);
