@@ -5,6 +5,7 @@
 // read as zero vectors, which leaves every sum as it is; rows outside are skipped. The gradient of
 // the input is the same convolution with the kernel mirrored.
 #include "activations.hpp"
+#include "sweep.hpp"
 
 namespace spr2q {
 namespace SPR2Q_ISA {
@@ -22,47 +23,45 @@ enum Slot { kWeights = 0, kPartials = 1 };
 
 // The three widths of a channel vector: a whole one, a part of one, and with AVX-512 a half (the
 // last 8 of 24 channels), which costs half of a whole one where 512-bit units are split in two.
-struct Whole {
+struct AllLanes {
   VecF v;
-  static Whole zero(int) { return {splat(0.0f)}; }
-  static Whole load(const float* p, int) { return {SPR2Q_ISA::load(p)}; }
+  static AllLanes zero(int) { return {splat(0.0f)}; }
+  static AllLanes load(const float* p, int) { return {SPR2Q_ISA::load(p)}; }
   void store(float* p, int) const { SPR2Q_ISA::store(p, v); }
-  void add_product(Whole a, Whole b) { v = fma(a.v, b.v, v); }
-  void add(Whole a) { v = v + a.v; }
+  void add_product(AllLanes a, AllLanes b) { v = fma(a.v, b.v, v); }
+  void add(AllLanes a) { v = v + a.v; }
 };
-struct Part {
+struct SomeLanes {
   VecF v;
-  static Part zero(int) { return {splat(0.0f)}; }
-  static Part load(const float* p, int lanes) { return {load_first(p, lanes)}; }
+  static SomeLanes zero(int) { return {splat(0.0f)}; }
+  static SomeLanes load(const float* p, int lanes) { return {load_first(p, lanes)}; }
   void store(float* p, int lanes) const { store_first(p, v, lanes); }
-  void add_product(Part a, Part b) { v = fma(a.v, b.v, v); }
-  void add(Part a) { v = v + a.v; }
+  void add_product(SomeLanes a, SomeLanes b) { v = fma(a.v, b.v, v); }
+  void add(SomeLanes a) { v = v + a.v; }
 };
 #if defined(__AVX512F__)
-struct Half {
+struct HalfLanes {
   __m256 v;
-  static Half zero(int) { return {_mm256_setzero_ps()}; }
-  static Half load(const float* p, int) { return {_mm256_loadu_ps(p)}; }
+  static HalfLanes zero(int) { return {_mm256_setzero_ps()}; }
+  static HalfLanes load(const float* p, int) { return {_mm256_loadu_ps(p)}; }
   void store(float* p, int) const { _mm256_storeu_ps(p, v); }
-  void add_product(Half a, Half b) { v = _mm256_fmadd_ps(a.v, b.v, v); }
-  void add(Half a) { v = _mm256_add_ps(v, a.v); }
+  void add_product(HalfLanes a, HalfLanes b) { v = _mm256_fmadd_ps(a.v, b.v, v); }
+  void add(HalfLanes a) { v = _mm256_add_ps(v, a.v); }
 };
 #endif
 
 // Calls body(Vector type, first channel, lanes) for the vectors that cover the channels.
-template <bool kHalves = true, class Body>
+template <class Body>
 void for_each_vector(int64_t channels, const Body& body) {
   int64_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes) body(Whole(), c, kLanes);
+  for (; c + kLanes <= channels; c += kLanes) body(AllLanes(), c, kLanes);
 #if defined(__AVX512F__)
-  if constexpr (kHalves) {
-    if (c + 8 <= channels) {
-      body(Half(), c, 8);
-      c += 8;
-    }
+  if (c + 8 <= channels) {
+    body(HalfLanes(), c, 8);
+    c += 8;
   }
 #endif
-  if (c < channels) body(Part(), c, static_cast<int>(channels - c));
+  if (c < channels) body(SomeLanes(), c, static_cast<int>(channels - c));
 }
 
 struct Image {
@@ -92,17 +91,7 @@ struct RowJob {
   int64_t row;
 };
 
-// What becomes of a sum: nothing, or a gate of the pixel in the middle.
-static inline void gate(Whole pixel, Whole& sum) {
-  VecF rest;
-  sum.v = pixel.v * sigmoid(sum.v, rest);
-}
-static inline void gate(Part pixel, Part& sum) {
-  VecF rest;
-  sum.v = pixel.v * sigmoid(sum.v, rest);
-}
-
-template <class Vector, int kKernel, bool kInside, bool kGated>
+template <class Vector, int kKernel, bool kInside>
 static inline void conv_block(const RowJob& job, const Image& image, int64_t column, int lanes) {
   constexpr int kPad = kKernel / 2;
   Vector sums[kPixels];
@@ -126,22 +115,19 @@ static inline void conv_block(const RowJob& job, const Image& image, int64_t col
 #pragma GCC unroll 8
   for (int p = 0; p < kPixels; ++p) {
     if (kInside || column + p < image.width) {
-      if constexpr (kGated) {
-        gate(Vector::load(job.x + (column + p) * image.channels, lanes), sums[p]);
-      }
       sums[p].store(job.y + (column + p) * image.channels, lanes);
     }
   }
 }
 
-template <class Vector, int kKernel, bool kGated>
+template <class Vector, int kKernel>
 void conv_row(const RowJob& job, const Image& image, int lanes) {
   constexpr int kPad = kKernel / 2;
   for (int64_t column = 0; column < image.width; column += kPixels) {
     if (column >= kPad && column + kPixels + kPad <= image.width) {
-      conv_block<Vector, kKernel, true, kGated>(job, image, column, lanes);
+      conv_block<Vector, kKernel, true>(job, image, column, lanes);
     } else {
-      conv_block<Vector, kKernel, false, kGated>(job, image, column, lanes);
+      conv_block<Vector, kKernel, false>(job, image, column, lanes);
     }
   }
 }
@@ -159,17 +145,26 @@ float* arrange_weights(const float* weight, const Image& image, int64_t taps, bo
   return arranged;
 }
 
+// y = x * sigmoid(y), while the row is near.
+static inline void gate_row(const float* x, float* y, int64_t n) {
+  sweep(0, n, [=](int64_t i, auto lanes) {
+    VecF rest;
+    lanes.store(y + i, lanes.load(x + i) * sigmoid(lanes.load(y + i), rest));
+  });
+}
+
 template <int kKernel, bool kGated = false>
 void convolve(const float* x, const float* weights, const float* bias, float* y, int64_t batch,
               const Image& image) {
   const int64_t row_floats = image.width * image.channels;
   parallel_for(batch * image.height, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      for_each_vector<!kGated>(image.channels, [&](auto vector, int64_t c, int lanes) {
+      for_each_vector(image.channels, [&](auto vector, int64_t c, int lanes) {
         const RowJob job = {x + r * row_floats + c, weights + c, bias ? bias + c : nullptr,
                             y + r * row_floats + c, r % image.height};
-        conv_row<decltype(vector), kKernel, kGated>(job, image, lanes);
+        conv_row<decltype(vector), kKernel>(job, image, lanes);
       });
+      if (kGated) gate_row(x + r * row_floats, y + r * row_floats, row_floats);
     }
   });
 }
