@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kRowsPerTask = 768;
 // Whole tiles of the product, quads of the norm and patterns of a row.
 constexpr int64_t kBlockRows = kTileRows % 4 == 0 ? 8 : 2 * kTileRows;
-[[maybe_unused]] constexpr int64_t kBitBlockRows = 16;  // whose products share the weights' loads
+constexpr int64_t kBitBlockRows = 64;  // of 1-bit products, which load the weights once a block
 // Of a thread; kBitRows is what bit_linear.hpp keeps there.
 enum Slot {
   kCopy, kScales, kBitRows, kOffsets, kMoreOffsets, kBlock, kNarrow, kTileOffsets, kMoreTileOffsets
@@ -143,9 +143,7 @@ static const float* padded_row(const float* values, int64_t count, bool repeated
   return row;
 }
 
-// chain_of(chain, row, rows, v) runs the chain over a block of rows; v(rows,out) is memory for it.
-template <class ChainOf>
-static void run_tiles(const FusedCodedLinear& a, int64_t block_rows, const ChainOf& chain_of) {
+static void run_tiles(const FusedCodedLinear& a) {
   const RowShape row_of_out = row_shape(a.out), shape = row_shape(a.out - a.first);
   const bool aligned = reinterpret_cast<uintptr_t>(a.y.data) % 64 == 0;
   const bool whole_lines = row_of_out.last == kLanes && aligned;
@@ -153,46 +151,53 @@ static void run_tiles(const FusedCodedLinear& a, int64_t block_rows, const Chain
   const bool in_registers = halves || (a.first == 0 && (!a.y || a.kept == a.out));
   // Rows that are no whole lines go past the caches by way of a block.
   const bool by_block = in_registers && !halves && a.y && a.streamed && !whole_lines;
-  each_block(a, block_rows, [&] {
-    const Coders coders(a);
-    TileChain chain = {a.added.data, nullptr, a.residual.data, a.y.data, nullptr, nullptr, {}, 0,
-                       a.gelu != 0, a.factor != 1, in_registers && !by_block && a.streamed != 0,
-                       static_cast<float>(a.factor), row_of_out, halves, shape};
-    if (a.residual) chain.scale = padded_row(a.scale.data, a.out, false, kScales);
-    if (in_registers) {
-      chain.norm_weight = a.norm_weight.data;
-      chain.norm_bias = a.norm_bias.data;
-      const auto add_coder = [&](const F32& lower, int64_t granularity, int slot) {
-        const Coder& coder = coders.list[chain.coder_count];
-        chain.coders[chain.coder_count++] = {
-            coder.codes, coder.levels,
-            padded_row(lower.data, a.out - a.first, granularity != kColumn, slot), coder.binary};
-      };
-      if (a.codes) add_coder(a.lower, a.granularity, kTileOffsets);
-      if (a.more_codes) add_coder(a.more_lower, a.more_granularity, kMoreTileOffsets);
-    }
-    float* v = scratch<float>(kBlock, block_rows * a.out);
-    return [=, &a, &chain_of](int64_t row, int64_t rows) mutable {
-      if (!in_registers || by_block) chain.y = v - row * a.out;
-      chain_of(chain, row, rows, v);
-      if (!in_registers) {
-        finish(a, coders, shape, row, rows, v);
-      } else if (by_block) {
-        stream(reinterpret_cast<uint8_t*>(a.y.data + row * a.out),
-               reinterpret_cast<const uint8_t*>(v), rows * a.out * 4);
+  with_dot(a, [&](const Plan& plan, auto dot) {
+    typedef decltype(dot) Dot;
+    const PackedCodes codes = {a.x.data, a.rows};
+    each_block(a, kBlockRows, [&] {
+      const Coders coders(a);
+      TileChain chain = {a.added.data, nullptr, a.residual.data, a.y.data, nullptr, nullptr, {}, 0,
+                         a.gelu != 0, a.factor != 1, in_registers && a.streamed != 0,
+                         static_cast<float>(a.factor), row_of_out, halves, shape};
+      if (a.residual) chain.scale = padded_row(a.scale.data, a.out, false, kScales);
+      if (in_registers) {
+        chain.norm_weight = a.norm_weight.data;
+        chain.norm_bias = a.norm_bias.data;
+        const auto add_coder = [&](const F32& lower, int64_t granularity, int slot) {
+          const Coder& coder = coders.list[chain.coder_count];
+          chain.coders[chain.coder_count++] = {
+              coder.codes, coder.levels,
+              padded_row(lower.data, a.out - a.first, granularity != kColumn, slot), coder.binary};
+        };
+        if (a.codes) add_coder(a.lower, a.granularity, kTileOffsets);
+        if (a.more_codes) add_coder(a.more_lower, a.more_granularity, kMoreTileOffsets);
       }
-    };
+      float* v = scratch<float>(kBlock, kBlockRows * a.out);
+      chain.past_caches = chain.past_caches && !by_block;
+      return [&a, &plan, codes, coders, chain, shape, in_registers, by_block,
+              v](int64_t row, int64_t rows) mutable {
+        if (!in_registers || by_block) chain.y = v - row * a.out;
+        chain_rows<Dot>(chain, plan, rows_of<Dot>(plan, codes, row, rows, kCopy), row);
+        if (!in_registers) {
+          finish(a, coders, shape, row, rows, v);
+        } else if (by_block) {
+          stream(reinterpret_cast<uint8_t*>(a.y.data + row * a.out),
+                 reinterpret_cast<const uint8_t*>(v), rows * a.out * 4);
+        }
+      };
+    });
   });
 }
 #endif
 
 static void run_blocks(const FusedCodedLinear& a) {
   const RowShape shape = row_shape(a.out - a.first);
+  const int64_t block_rows = a.x_bits == 1 && a.weight_bits == 1 ? kBitBlockRows : kBlockRows;
   with_product<false>(a, kCopy, [&](auto product) {
-    each_block(a, kBlockRows, [&] {
+    each_block(a, block_rows, [&] {
       const Coders coders(a);
       const Pattern scales = a.residual ? repeat(a.scale.data, a.out, kScales) : Pattern{};
-      float* v = scratch<float>(kBlock, kBlockRows * a.out);
+      float* v = scratch<float>(kBlock, block_rows * a.out);
       return [=, &a](int64_t row, int64_t rows) {
         product(row, row + rows, v);
         change_values(a, scales, row, rows, v);
@@ -206,24 +211,7 @@ static void run_blocks(const FusedCodedLinear& a) {
 
 void fused_coded_linear(const FusedCodedLinear& a) {
 #if defined(__AVX512F__)
-  if (a.out <= kMostVectors * kLanes || !a.norm_weight) {
-    with_dot(a, [&](const Plan& plan, auto dot) {
-      typedef decltype(dot) Dot;
-      if (is_binary(a)) {
-        const BitLinear bits = bit_linear(plan);
-        return run_tiles(a, kBitBlockRows, [&](const TileChain& chain, int64_t row, int64_t rows,
-                                               float* v) {
-          run_bits(bits, a.x.data, v - row * a.out, row, row + rows);
-          chain_rows(chain, v, row, rows);
-        });
-      }
-      const PackedCodes codes = {a.x.data, a.rows};
-      run_tiles(a, kBlockRows, [&](const TileChain& chain, int64_t row, int64_t rows, float*) {
-        chain_rows<Dot>(chain, plan, rows_of<Dot>(plan, codes, row, rows, kCopy), row);
-      });
-    });
-    return;
-  }
+  if (!is_binary(a) && (a.out <= kMostVectors * kLanes || !a.norm_weight)) return run_tiles(a);
 #endif
   run_blocks(a);
 }

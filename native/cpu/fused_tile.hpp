@@ -14,11 +14,6 @@ namespace {
 
 constexpr int kMostVectors = 4;  // of a row that a tile can hold, as a norm wants it
 
-template <class T, T kValue>
-struct Constant {
-  static constexpr T value = kValue;
-};
-
 // The quantiser of one output: a lower bound for each lane of a row.
 struct TileCoder {
   uint8_t* codes;
@@ -130,57 +125,13 @@ static inline void split_rows(const TileChain& chain, const VecF (&value)[R][3],
   norm_and_code<R, 2, true>(chain, rest, row, 0, valid, chain.half);
 }
 
-// What follows the product, on outputs [column, column + V vectors) of R rows, of which `valid` are
-// there.
-template <int R, int V, bool kTail>
-__attribute__((always_inline)) static inline void chain_values(const TileChain& chain,
-                                                               VecF (&value)[R][V], int64_t row,
-                                                               int64_t column, int64_t valid) {
-  const RowShape& shape = chain.shape;
-  const auto each = [&](auto body) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const int64_t at = (row + (r < valid ? r : valid - 1)) * shape.channels + column;
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) body(value[r][v], at, v);
-    }
-  };
-  if (chain.gelu) each([&](VecF& x, int64_t, int) { x = gelu_of(x); });
-  if (chain.scaled) each([&](VecF& x, int64_t, int) { x = splat(chain.factor) * x; });
-  if (chain.added) {
-    each([&](VecF& x, int64_t at, int v) {
-      x = x + load_vector<kTail>(chain.added + at, v, V, shape);
-    });
-  }
-  if (chain.residual) {
-    each([&](VecF& x, int64_t at, int v) {
-      x = fma(load(chain.scale + column + v * kLanes), load_vector<kTail>(chain.residual + at, v, V, shape), x);
-    });
-  }
-  if constexpr (V == 3 && !kTail) {
-    if (chain.halves) return split_rows<R>(chain, value, row, valid);
-  }
-  if (chain.y) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      if (r >= valid) break;
-      float* to = chain.y + (row + r) * shape.channels + column;
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        if (!kTail && chain.past_caches) _mm512_stream_ps(to + v * kLanes, value[r][v].v);
-        else store_vector<kTail>(to, value[r][v], v, V, shape);
-      }
-    }
-  }
-  norm_and_code<R, V, kTail>(chain, value, row, column, valid, shape);
-}
-
 // Outputs [column, column + V vectors) of rows [first, first + R) of the tile that begins with `row`:
 // all outputs where there is a norm. A function of its own, as tile_block.
 template <class Dot, int R, int V, bool kTail>
 __attribute__((noinline)) static void chain_tile(const TileChain& chain, const Plan& plan,
                                                  const Rows<typename Dot::Input>& rows, int64_t row,
                                                  int first, int64_t column) {
+  const RowShape& shape = chain.shape;
   const int64_t valid = rows.valid - first;
   VecI sum[R][V];
 #pragma GCC unroll 8
@@ -203,65 +154,70 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
       value[r][v] = fma(product_scale, to_float(sum[r][v]), shift);
     }
   }
-  chain_values<R, V, kTail>(chain, value, row + first, column, valid);
-}
-
-// The same from values that lie in memory: v(rows,out), the first row being row `row`.
-template <int R, int V, bool kTail>
-__attribute__((noinline)) static void chain_stored(const TileChain& chain, const float* v, int64_t row,
-                                                   int64_t valid, int64_t column) {
-  const RowShape& shape = chain.shape;
-  VecF value[R][V];
+  const auto each = [&](auto body) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const float* from = v + (r < valid ? r : valid - 1) * shape.channels + column;
+    for (int r = 0; r < R; ++r) {
+      const int64_t at = (row + first + (r < valid ? r : valid - 1)) * shape.channels + column;
 #pragma GCC unroll 4
-    for (int i = 0; i < V; ++i) value[r][i] = load_vector<kTail>(from, i, V, shape);
-  }
-  chain_values<R, V, kTail>(chain, value, row, column, valid);
-}
-
-// Calls body(vectors, rows, tail, first row, column) for the blocks of a tile of `valid` rows: all
-// outputs at once up to kMostVectors, else blocks of nearly equal width. The first three are types.
-template <class Body>
-static inline void each_chain_block(const RowShape& shape, int64_t valid, const Body& body) {
-  const auto rows = [&](auto vectors, int64_t column) {
-    constexpr int V = decltype(vectors)::value;
-    constexpr int R = V == 4 ? kTileRows / 2 : kTileRows;  // 24 or 16 sums beside the weights
-    const bool tail = column + V * kLanes > shape.channels;
-    for (int first = 0; first < valid; first += R) {
-      if (tail) body(vectors, Constant<int, R>(), Constant<bool, true>(), first, column);
-      else body(vectors, Constant<int, R>(), Constant<bool, false>(), first, column);
+      for (int v = 0; v < V; ++v) body(value[r][v], at, v);
     }
   };
-  for (int64_t vector = 0; vector < shape.vectors;) {
-    const int64_t left = shape.vectors - vector, column = vector * kLanes;
-    const int64_t wide =
-        shape.vectors <= kMostVectors ? shape.vectors : block_vectors(left, kTileVectors);
-    switch (wide) {
-      case 1: rows(Constant<int, 1>(), column); break;
-      case 2: rows(Constant<int, 2>(), column); break;
-      case 3: rows(Constant<int, 3>(), column); break;
-      default: rows(Constant<int, 4>(), column); break;
-    }
-    vector += wide;
+  if (chain.gelu) each([&](VecF& x, int64_t, int) { x = gelu_of(x); });
+  if (chain.scaled) each([&](VecF& x, int64_t, int) { x = splat(chain.factor) * x; });
+  if (chain.added) {
+    each([&](VecF& x, int64_t at, int v) {
+      x = x + load_vector<kTail>(chain.added + at, v, V, shape);
+    });
   }
+  if (chain.residual) {
+    each([&](VecF& x, int64_t at, int v) {
+      x = fma(load(chain.scale + column + v * kLanes), load_vector<kTail>(chain.residual + at, v, V, shape), x);
+    });
+  }
+  if constexpr (V == 3 && !kTail) {
+    if (chain.halves) return split_rows<R>(chain, value, row + first, valid);
+  }
+  if (chain.y) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      if (r >= valid) break;
+      float* to = chain.y + (row + first + r) * shape.channels + column;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        if (!kTail && chain.past_caches) _mm512_stream_ps(to + v * kLanes, value[r][v].v);
+        else store_vector<kTail>(to, value[r][v], v, V, shape);
+      }
+    }
+  }
+  norm_and_code<R, V, kTail>(chain, value, row + first, column, valid, shape);
 }
 
-// A tile's rows from their codes, or from the values of their product.
+template <class Dot, int V>
+static inline void chain_block(const TileChain& chain, const Plan& plan,
+                               const Rows<typename Dot::Input>& rows, int64_t row, int64_t column) {
+  constexpr int R = V == 4 ? kTileRows / 2 : kTileRows;  // 24 or 16 sums beside the weights
+  const bool tail = column + V * kLanes > chain.shape.channels;
+  for (int first = 0; first < rows.valid; first += R) {
+    if (tail) chain_tile<Dot, R, V, true>(chain, plan, rows, row, first, column);
+    else chain_tile<Dot, R, V, false>(chain, plan, rows, row, first, column);
+  }
+}
+// A tile's rows: in one block up to kMostVectors, else in blocks of nearly equal width.
 template <class Dot>
 static inline void chain_rows(const TileChain& chain, const Plan& plan,
                               const Rows<typename Dot::Input>& rows, int64_t row) {
-  each_chain_block(chain.shape, rows.valid, [&](auto V, auto R, auto tail, int first, int64_t at) {
-    chain_tile<Dot, decltype(R)::value, decltype(V)::value, decltype(tail)::value>(chain, plan, rows,
-                                                                                   row, first, at);
-  });
-}
-static inline void chain_rows(const TileChain& chain, const float* v, int64_t row, int64_t valid) {
-  each_chain_block(chain.shape, valid, [&](auto V, auto R, auto tail, int first, int64_t at) {
-    chain_stored<decltype(R)::value, decltype(V)::value, decltype(tail)::value>(
-        chain, v + first * chain.shape.channels, row + first, valid - first, at);
-  });
+  const int64_t vectors = chain.shape.vectors;
+  for (int64_t vector = 0; vector < vectors;) {
+    const int64_t left = vectors - vector, column = vector * kLanes;
+    const int64_t wide = vectors <= kMostVectors ? vectors : block_vectors(left, kTileVectors);
+    switch (wide) {
+      case 1: chain_block<Dot, 1>(chain, plan, rows, row, column); break;
+      case 2: chain_block<Dot, 2>(chain, plan, rows, row, column); break;
+      case 3: chain_block<Dot, 3>(chain, plan, rows, row, column); break;
+      default: chain_block<Dot, 4>(chain, plan, rows, row, column); break;
+    }
+    vector += wide;
+  }
 }
 
 }  // namespace
