@@ -12,6 +12,7 @@
 #pragma once
 #include "panel.hpp"
 
+#include "bit_choice.hpp"
 #include "bit_linear.hpp"
 #include "neon_bit_linear.hpp"
 #include "neon_coded_linear.hpp"
@@ -373,10 +374,10 @@ static inline void product_rows(const Plan& plan, const PackedCodes& a, int64_t 
 }
 
 #if defined(__AVX512F__)
-// 1-bit codes by 1-bit codes have a path of their own where ones can be counted.
+// 1-bit codes by 1-bit codes have a path of their own where ones can be counted and that is faster.
 template <class Args>
 static bool is_binary(const Args& a) {
-  return a.x_bits == 1 && a.weight_bits == 1 && has_bit_counts();
+  return a.x_bits == 1 && a.weight_bits == 1 && has_bit_counts() && counting_is_faster(a.in, a.out);
 }
 static BitLinear bit_linear(const Plan& plan) {
   return {static_cast<const uint64_t*>(plan.panel), plan.product_scale, plan.total_scale,

@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kRows = 16;  // output rows per thread chunk
 constexpr int64_t kFlat = 16;  // flat positions per step, on every instruction set
 
-enum Slot { kWeights = 0, kConstants = 1, kScales = 2, kRing = 3, kColumns = 4, kRowConstants = 5, kRow = 6, kOffsets = 7 };
+enum Slot { kWeights, kConstants, kScales, kRing, kColumns, kRowConstants, kRow, kOffsets };
 
 int64_t common_divisor(int64_t a, int64_t b) { return b == 0 ? a : common_divisor(b, a % b); }
 
@@ -108,12 +108,7 @@ class RowSink {
   float* begin(int64_t row) const { return fused_ ? y_ : y_ + row * row_; }
   void end(int64_t row) const {
     if (!fused_) return;
-    float* y = y_;
-    const float* factor = fused_->factor.data + row * row_;
-    sweep(0, row_, [=](int64_t i, auto lanes) {
-      lanes.store(y + i, lanes.load(factor + i) * lanes.load(y + i));
-    });
-    code_values(coder_, y, row_, coder_.codes + row * row_);
+    code_products(coder_, fused_->factor.data + row * row_, y_, row_, coder_.codes + row * row_);
   }
 
  private:

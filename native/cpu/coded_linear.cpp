@@ -55,17 +55,20 @@ static void fill_epilogue(const PackCodedLinear& a, const Plan& plan) {
 }  // namespace
 
 void pack_coded_linear(const PackCodedLinear& a) {
+#if defined(__AVX512F__) || defined(SPR2Q_NEON)
+  const bool binary = is_binary(a);  // first: where it has to be found out, scratch is used
+#endif
   with_dot(a, [&](Plan plan, auto dot) {
     typedef decltype(dot) Dot;
     fill_epilogue(a, plan);
 #if defined(__AVX512F__)
-    if (is_binary(a)) {
+    if (binary) {
       pack_bits(a.weight.data, a.storage_bits, a.in, a.out, plan.width,
                 static_cast<uint64_t*>(plan.panel));
       return;
     }
 #elif defined(SPR2Q_NEON)
-    if (is_binary(a)) {
+    if (binary) {
       pack_bits(a.weight.data, a.storage_bits, a.in, a.out, plane_width(a.out),
                 static_cast<uint8_t*>(plan.panel));
       return;

@@ -44,6 +44,21 @@ static inline void code_values(const Coder& coder, const float* x, int64_t n, ui
   else code_values<false>(coder, x, n, to);
 }
 
+// The same of factor * x.
+template <bool kBinary>
+static inline void code_products(const Coder& coder, const float* factor, const float* x, int64_t n,
+                                 uint8_t* to) {
+  sweep_pattern(coder.offsets.size, 0, n, [&](int64_t i, int64_t j, auto lanes) {
+    const VecF product = lanes.load(factor + i) * lanes.load(x + i);
+    store_codes_of<kBinary>(lanes, to + i, product, load(coder.offsets.data + j), coder.levels);
+  });
+}
+[[maybe_unused]] static inline void code_products(const Coder& coder, const float* factor,
+                                                  const float* x, int64_t n, uint8_t* to) {
+  if (coder.binary) code_products<true>(coder, factor, x, n, to);
+  else code_products<false>(coder, factor, x, n, to);
+}
+
 }  // namespace
 }  // namespace SPR2Q_ISA
 }  // namespace spr2q

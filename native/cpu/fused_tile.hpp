@@ -47,8 +47,12 @@ static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], 
     for (int r = 0; r < R; ++r) {
       if (r >= valid) break;
       uint8_t* to = coder.codes + (row + r) * shape.channels + column + v * kLanes;
-      if (kTail && v == V - 1) store_codes_of<kBinary>(Part{shape.last}, to, value[r][v], lower, coder.levels);
-      else store_codes_of<kBinary>(Whole{}, to, value[r][v], lower, coder.levels);
+      const Levels& levels = coder.levels;
+      if (kTail && v == V - 1) {
+        store_codes_of<kBinary>(Part{shape.last}, to, value[r][v], lower, levels);
+      } else {
+        store_codes_of<kBinary>(Whole{}, to, value[r][v], lower, levels);
+      }
     }
   }
 }
@@ -67,7 +71,8 @@ static inline void code_whole_tile(const TileCoder& coder, const VecF (&value)[R
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const int at = 4 * group + i;
-      const VecF u = coder.levels.unclipped(value[at / V][at % V], load(coder.lower + at % V * kLanes));
+      const VecF lower = load(coder.lower + at % V * kLanes);
+      const VecF u = coder.levels.unclipped(value[at / V][at % V], lower);
       codes[i] = _mm512_cvtps_epi32(min(coder.levels.levels, u).v);
     }
     const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(codes[0], codes[1]),
@@ -171,7 +176,8 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
   }
   if (chain.residual) {
     each([&](VecF& x, int64_t at, int v) {
-      x = fma(load(chain.scale + column + v * kLanes), load_vector<kTail>(chain.residual + at, v, V, shape), x);
+      const VecF residual = load_vector<kTail>(chain.residual + at, v, V, shape);
+      x = fma(load(chain.scale + column + v * kLanes), residual, x);
     });
   }
   if constexpr (V == 3 && !kTail) {

@@ -159,7 +159,8 @@ static void normalise_quads(const LayerNorm& a, const RowShape& shape, int64_t b
 #endif
 
 template <int kVectors>
-static void normalise_vectors(const LayerNorm& a, const RowShape& shape, int64_t begin, int64_t end) {
+static void normalise_vectors(const LayerNorm& a, const RowShape& shape, int64_t begin,
+                              int64_t end) {
 #if defined(__AVX512F__)
   if (kVectors >= 1 && kVectors <= 4) {
     constexpr int N = kVectors >= 1 && kVectors <= 4 ? kVectors : 1;

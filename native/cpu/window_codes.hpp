@@ -38,7 +38,8 @@ struct CodeTile : CodeOperands<D> {
                                int64_t head_dim, __m128i (&words)[round_up_words()]) {
     for (int i = 0; i < kWords; i += 4) {
       const int64_t left = head_dim - 4 * i;
-      const __mmask16 here = static_cast<__mmask16>(left >= 16 ? 0xffff : left > 0 ? (1 << left) - 1 : 0);
+      const int all = left >= 16 ? 0xffff : left > 0 ? (1 << left) - 1 : 0;
+      const __mmask16 here = static_cast<__mmask16>(all);
       __m128i row[4];
       for (int r = 0; r < 4; ++r) {
         row[r] = _mm_maskz_loadu_epi8(here, codes + at[j + r < rows ? j + r : 0] + 4 * i);

@@ -19,8 +19,8 @@ void quantize(const Quantize&);
 
 void fused_coded_linear(const FusedCodedLinear& a) {
   const int64_t columns = a.out - a.first, size = a.rows * a.out, narrow = a.rows * columns;
-  std::vector<float> memory(static_cast<std::size_t>(size)), sliced(static_cast<std::size_t>(narrow)),
-      normed(static_cast<std::size_t>(narrow));
+  std::vector<float> memory(static_cast<std::size_t>(size));
+  std::vector<float> sliced(static_cast<std::size_t>(narrow)), normed(sliced.size());
   const F32 v = {memory.data(), size}, slice = {sliced.data(), narrow};
   const F32 norm = {normed.data(), narrow};
   packed_coded_linear({a.x, a.packed, v, a.rows, a.in, a.out, a.x_bits, a.weight_bits});
