@@ -31,6 +31,21 @@ test("bad arguments are refused by name and never reach a kernel", () => {
   expect(() => n.useBackend("abacus")).toThrow(/abacus/);
 });
 
+test("sizes whose products leave 64 bits are refused, not wrapped", () => {
+  const n = native();
+  const [byte, packed] = [new Uint8Array(1), new Uint8Array((2 * 4096 + 12) * 16)];
+  const none = [null, null, null, null, null, null, null, null, null, null, null, null] as const;
+  expect(() =>
+    n.fusedCodedLinear(
+      ...([byte, packed, ...none, 2 ** 52, 4096, 1] as const),
+      ...([4, 4, 0, 0, 0, 1, 0, 1, 0, 0, 1] as const),
+    ),
+  ).toThrow(/fused_coded_linear: .*2\^56/);
+  const four = new Float32Array(4);
+  const image = [2 ** 31, 2 ** 31, 4, 1, 3] as const;
+  expect(() => n.gatedDepthwiseConv(four, four, null, four, ...image)).toThrow(/2\^56/);
+});
+
 test("a plan that reaches outside its arena is refused when it is made", () => {
   const gelu = native().opNames().indexOf("gelu");
   const code = Float64Array.from([gelu, -1, -1, 0, 0, 4, 0, 0, 16, 4, 0, 4]);

@@ -133,6 +133,14 @@ const rearranged = (calls: readonly TracedCall[], input: F32): TracedCall[] =>
 /** Ops that read a row of an operand before they write the same row of their result. */
 const IN_PLACE: readonly string[] = ["fusedCodedLinear", "add", "multiply"];
 
+/** True where a result of `call` may lie where its operand in `buffer` does. */
+function worksInPlace(call: TracedCall, buffer: ArrayBuffer): boolean {
+  // A wide layer reads its codes once for every block of outputs, after the first ones are written.
+  const [codes] = call.operands;
+  const reread = call.op === STREAMED.op && isArray(codes) && codes.buffer === buffer;
+  return IN_PLACE.includes(call.op) && !reread;
+}
+
 /**
  * Lets a value of a segment take the place of one that ends there: a thread reads a tile's rows of
  * the one before it writes those of the other, and no other tile touches them.
@@ -167,7 +175,7 @@ function shareRows(
       const place = ending.findIndex(
         ([buffer, read]) =>
           buffer.byteLength === value.byteLength &&
-          (read < at || (read === at && IN_PLACE.includes(calls[at].op))),
+          (read < at || (read === at && worksInPlace(calls[at], buffer))),
       );
       if (place < 0) continue;
       const [[buffer]] = ending.splice(place, 1);

@@ -53,6 +53,7 @@ function chainAt(
   calls: readonly TracedCall[],
   touches: Map<ArrayBufferLike, number[]>,
   at: number,
+  gone: ReadonlySet<number>,
 ): Chain | null {
   const product = calls[at];
   const out = product.operands[5] as number;
@@ -81,6 +82,7 @@ function chainAt(
   };
   // On each value, while nobody else reads what lies between.
   for (let next = readers(chain.value); next.length === 1; next = readers(chain.value)) {
+    if (gone.has(next[0])) break; // a sum of two layers belongs to one of them
     const { op, operands: o } = calls[next[0]];
     const plain = !chain.added && !chain.residual;
     if (op === "gelu" && plain && !chain.gelu && chain.factor === 1) {
@@ -92,12 +94,12 @@ function chainAt(
     } else if (op === "add" && plain && is(o[0]) !== is(o[1])) {
       chain.added = is(o[0]) ? o[1] : o[0];
       join(next[0], o[2] as NativeArray);
-    } else if (op === "scaleAdd" && !chain.residual && is(o[2]) && !is(o[0])) {
+    } else if (op === "scaleAdd" && !chain.residual && o[5] === out && is(o[2]) && !is(o[0])) {
       [chain.residual, chain.scale] = o;
       join(next[0], o[3] as NativeArray);
     } else break;
   }
-  quantiseTail(calls, chain, readers);
+  quantiseTail(calls, chain, readers, gone);
   const others = readers(chain.kept ?? chain.value);
   if (!chain.kept && (others.length > 0 || chain.coders.length === 0)) {
     chain.kept = chain.value;
@@ -111,6 +113,7 @@ function quantiseTail(
   calls: readonly TracedCall[],
   chain: Chain,
   readers: (array: NativeArray) => number[],
+  gone: ReadonlySet<number>,
 ): void {
   const out = calls[chain.parts[0]].operands[5] as number;
   const before = { ...chain, parts: [...chain.parts] };
@@ -148,7 +151,12 @@ function quantiseTail(
   }
   const coders = rest(value).filter((i) => isShared(calls[i]));
   const all = coders.length === rest(value).length || (!chain.norm && chain.first === 0);
-  if (coders.length < 1 || coders.length > 2 || !all) {
+  const free = [...parts, ...coders].every((i) => !gone.has(i));
+  // Norm and quantisers see the same rows.
+  const aligned = [...norms.filter((i) => parts.includes(i)), ...coders].every(
+    (i) => calls[i].operands[5] === out - chain.first,
+  );
+  if (coders.length < 1 || coders.length > 2 || !all || !free || !aligned) {
     Object.assign(chain, before);
     return;
   }
@@ -180,7 +188,8 @@ export function fuseCodedAttentions(calls: readonly TracedCall[]): TracedCall[] 
     const y = call.op === "codedWindowAttention" ? call.operands[6] : null;
     const readers = isArray(y) ? touches.get(y.buffer)!.map((i) => calls[i]) : [];
     const coder = readers.find(isShared);
-    if (readers.length !== 2 || !coder) return call;
+    const columns = (call.operands[13] as number) * (call.operands[14] as number);
+    if (readers.length !== 2 || coder?.operands[5] !== columns) return call;
     gone.add(coder);
     const [, lower, upper, codes, , , granularity, bits] = coder.operands;
     const { operands: o } = call;
@@ -215,8 +224,8 @@ export function fuseCodedConvolutions(calls: readonly TracedCall[]): TracedCall[
     if (call.op !== "codedDepthwiseConv") return call;
     const product = onlyReader(call, 7);
     const coder = product?.op === "multiply" ? onlyReader(product, 2) : null;
-    if (!product || !coder || !isShared(coder)) return call;
     const { operands: o } = call;
+    if (!product || !coder || !isShared(coder) || coder.operands[5] !== o[11]) return call;
     const factor = product.operands.slice(0, 2).find((side) => side !== o[7]);
     // The other factor must be there when the convolution runs.
     const made = isArray(factor ?? null) ? touches.get((factor as NativeArray).buffer)![0] : -1;
@@ -238,11 +247,14 @@ export function fuseCodedLinears(calls: readonly TracedCall[]): TracedCall[] {
   const gone = new Set<number>();
   calls.forEach((call, at) => {
     if (call.op !== "packedCodedLinear" || gone.has(at)) return;
-    const chain = chainAt(calls, touches, at);
+    const chain = chainAt(calls, touches, at, gone);
     if (!chain) return;
     for (const i of chain.parts) gone.add(i);
+    // Where another waits at this place, it waits for what this one makes.
     const place = earliest(touches, chain);
-    fused.set(place, [...(fused.get(place) ?? []), fusedCall(call, chain)]);
+    const there = fused.get(place) ?? [];
+    const joined = fusedCall(call, chain);
+    fused.set(place, place === at ? [joined, ...there] : [...there, joined]);
   });
   return calls.flatMap((call, at) => [...(gone.has(at) ? [] : [call]), ...(fused.get(at) ?? [])]);
 }

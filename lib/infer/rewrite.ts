@@ -172,7 +172,8 @@ function unscattered(calls: readonly TracedCall[], end: number): TracedCall[] | 
   }
   if (!isSorted(x)) return null;
   const fresh = new Graph("tracing");
-  const inverse = fresh.ints(order.length);
+  const known = sort.operands[2] as I32 | null;
+  const inverse = known ?? fresh.ints(order.length);
   const raster = fresh.floats(y.length);
   const gather = [y, inverse, raster, rows, y.length / rows] as const;
   const renamed = (operand: Operand): Operand =>

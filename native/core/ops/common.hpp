@@ -23,6 +23,11 @@ template <class View>
 static inline bool absent_or(const View& view, int64_t size) {
   return view.data == nullptr || view.size >= size;
 }
+// True where rows * columns elements fit `size`, however large the numbers.
+static inline bool holds(int64_t size, int64_t rows, int64_t columns) {
+  int64_t product = 0;
+  return !__builtin_mul_overflow(rows, columns, &product) && product <= size;
+}
 static inline int64_t bound_count(int64_t granularity, int64_t rows, int64_t columns) {
   return granularity == kTensor ? 1 : granularity == kRow ? rows : columns;
 }
