@@ -1,6 +1,6 @@
 // A coded linear layer and what follows it on each token, as in native/ops/fused_coded_linear.cpp:
 // a few rows at a time go from codes to codes without leaving the first cache. Every step is the
-// loop of the op that it stands for (code_product, gelu, norm_rows, levels), so the bits are theirs.
+// loop of the op that it stands for (code_product, activations, norm_rows, coder): same bits.
 #include "../core/stream.hpp"
 #include "activations.hpp"
 #include "code_product.hpp"
