@@ -5,13 +5,14 @@
  */
 import { expected, Spr2qError } from "../errors.ts";
 import { fillFileAtomic } from "../io/files.ts";
-import { decodeBytes, type ImageShape, outlinePng, readPng } from "../io/png.ts";
+import { outlineImage, readImage } from "../io/pictures.ts";
+import { decodeBytes, type ImageShape } from "../io/png.ts";
 import { pngWriterBytes, writePng } from "../io/png_writer.ts";
 import { checkRaster, type RasterImage } from "../io/raster.ts";
 import type { RoutingMode } from "../nn/routing.ts";
 import { Budget, type TileChoice } from "./budget.ts";
 import { type Model, openModel } from "./model.ts";
-import { samples, strips } from "./strips.ts";
+import { samples, type Strip, strips } from "./strips.ts";
 import { type RunOptions, type Tiling, TileRunner } from "./tiles.ts";
 
 /** Samples a result of run() may have: 2^28 are as many as the largest PNG read here. */
@@ -135,15 +136,34 @@ export class Upscaler {
   }
 
   /**
-   * Reads a PNG that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save() would,
-   * before it is decoded, and else as {@link readPng} and {@link checkUpscalable}.
+   * Reads an image that save() can enlarge: a PNG or, through sharp, JPEG, WebP or AVIF. Throws
+   * ERR_OUT_OF_MEMORY by its header where save() would, before it is decoded, and else as
+   * {@link readImage} and {@link checkUpscalable}.
    */
   async read(path: string, options: UpscalerOptions = {}): Promise<RasterImage> {
-    const outline = await outlinePng(path);
+    const outline = await outlineImage(path);
     if (outline) this.#settings(outline, savingBytes(outline, this.scale), options);
-    const image = await readPng(path);
+    const image = await readImage(path);
     checkUpscalable(image, this.scale, path, false);
     return image;
+  }
+
+  /**
+   * Enlarges an image strip by strip, from top to bottom: the same pixels as those of run() with the
+   * same tiles, with only one strip in memory, which the next overwrites. Throws as run() does (the
+   * result is not counted). Leaving the loop early stops the work.
+   */
+  async *stream(image: RasterImage, options: UpscaleOptions = {}): AsyncGenerator<Strip> {
+    checkUpscalable(image, this.scale, "image", false);
+    const guard = this.#guard(options);
+    try {
+      const settings = this.#settings(image, 0, options, guard.signal);
+      for await (const strip of strips(guard.runner, image, settings)) yield strip;
+    } catch (cause) {
+      throw guard.error(cause);
+    } finally {
+      guard.end();
+    }
   }
 
   /**
@@ -183,24 +203,37 @@ export class Upscaler {
     options: UpscaleOptions,
     body: (runner: TileRunner, signal: AbortSignal) => Promise<T>,
   ): Promise<T> {
+    const guard = this.#guard(options);
+    try {
+      guard.signal.throwIfAborted();
+      return await body(guard.runner, guard.signal);
+    } catch (cause) {
+      throw guard.error(cause);
+    } finally {
+      guard.end();
+    }
+  }
+
+  /** What one run is stopped by, what its error means, and how it ends. ERR_DISPOSED. */
+  #guard(options: UpscaleOptions) {
     if (!this.#runner) throw disposed();
     const controller = new AbortController();
+    const { signal } = controller;
     const stop = (): void => controller.abort(options.signal?.reason);
     if (options.signal?.aborted) stop();
     options.signal?.addEventListener("abort", stop, { once: true });
     this.#running.add(controller);
-    try {
-      controller.signal.throwIfAborted();
-      return await body(this.#runner, controller.signal);
-    } catch (cause) {
-      if (!controller.signal.aborted) throw cause;
-      if (!this.#model) throw disposed();
-      throw new Spr2qError("ERR_ABORTED", "Upscaling was stopped before its end.", { cause });
-    } finally {
+    const error = (cause: unknown): unknown => {
+      if (!signal.aborted) return cause;
+      if (!this.#model) return disposed();
+      return new Spr2qError("ERR_ABORTED", "Upscaling was stopped before its end.", { cause });
+    };
+    const end = (): void => {
       options.signal?.removeEventListener("abort", stop);
       this.#running.delete(controller);
       controller.abort(); // a tile may still run where writing its rows failed
-    }
+    };
+    return { runner: this.#runner, signal, error, end };
   }
 
   /** Tiling and routing of one run that holds `held` bytes beside its work. */
