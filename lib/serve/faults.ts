@@ -19,7 +19,7 @@ const STATUS: { readonly [code in ErrorCode]?: number } = {
 };
 
 /** Milliseconds for a client to end a request that was refused before all of it came. */
-const LINGER_MS = 2_000;
+const LINGER_MS = 1_000;
 
 /** An error as a client sees it. */
 export interface Fault {

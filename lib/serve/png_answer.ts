@@ -70,11 +70,10 @@ export class PngAnswer {
       this.#begin();
     }
     this.#res.end();
-    const { socket } = this.#res;
-    socket?.setTimeout(this.#stallMs, () => {
+    // Node itself goes over to the time that an idle connection has once the answer is through.
+    this.#res.setTimeout(this.#stallMs, () => {
       if (!this.#res.writableFinished) this.#res.destroy();
     });
-    this.#res.once("finish", () => socket?.setTimeout(0));
   }
 
   #begin(): void {

@@ -123,7 +123,6 @@ export class UpscaleServer {
   async close(): Promise<void> {
     if (this.#draining) return;
     this.#draining = true;
-    this.#server.closeIdleConnections();
     const { drainMs } = this.#limits;
     const stop = setTimeout(() => {
       const reason = new Spr2qError("ERR_ABORTED", "The server ended before the image was done.");
