@@ -5,11 +5,12 @@ import { describe, expect, test } from "vitest";
 import { packageRoot } from "../../lib/binding.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
 import { decodePng, encodePng } from "../../lib/io/png.ts";
+import { encodeWithSharp } from "../../lib/io/sharp.ts";
 import { bicubicResize } from "../../lib/metrics/resize.ts";
 import { bundledModels } from "../../lib/serve/catalogue.ts";
 import { picture, writeTinyModel } from "../cli/tiny_model.ts";
-import { temporaryFolder } from "../io/helpers.ts";
-import { health, pixels, png, post, serve } from "./helpers.ts";
+import { hasSharp, temporaryFolder } from "../io/helpers.ts";
+import { fault, health, pixels, png, post, serve } from "./helpers.ts";
 
 describe("an image in, its enlargement out", () => {
   test.each([
@@ -77,6 +78,19 @@ describe("an image in, its enlargement out", () => {
     expect(answer).toEqual(await second.run(image));
     const first = await pixels(await post(url, encodePng(image)));
     expect(first.data).not.toEqual(answer.data);
+  });
+
+  test.skipIf(!hasSharp)("JPEG, WebP and AVIF come in, limits held by their headers", async () => {
+    const { url } = await serve({ limits: { maxPixels: 1000 } });
+    for (const kind of ["jpeg", "webp", "avif"] as const) {
+      const [small, large] = [picture(20, 16), picture(40, 30)];
+      const answer = await post(url, Buffer.from(await encodeWithSharp(small, kind, 90)));
+      expect(await pixels(answer)).toMatchObject({ width: 40, height: 32, channels: 3, depth: 8 });
+      const refused = await post(url, Buffer.from(await encodeWithSharp(large, kind, 90)));
+      expect(await fault(refused)).toEqual([413, "ERR_LIMIT"]);
+    }
+    const cut = await post(url, Buffer.from([0xff, 0xd8, 0xff, 0xe0]));
+    expect(await fault(cut)).toEqual([400, "ERR_IMAGE"]);
   });
 
   test("the bundled models enlarge a bundled picture, better than bicubic at every precision", async () => {

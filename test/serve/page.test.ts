@@ -10,7 +10,7 @@ import { encodePng } from "../../lib/io/png.ts";
 import { encodeWithSharp } from "../../lib/io/sharp.ts";
 import type { ServeOptions } from "../../lib/serve/server.ts";
 import { picture } from "../cli/tiny_model.ts";
-import { temporaryFolder } from "../io/helpers.ts";
+import { hasSharp, temporaryFolder } from "../io/helpers.ts";
 import { serve } from "./helpers.ts";
 
 const PLACES = ["chromium", "chromium-browser", "google-chrome"].map((name) => `/usr/bin/${name}`);
@@ -160,27 +160,32 @@ describe.skipIf(!executablePath)("the page", () => {
     expect(Math.abs(stands)).toBeLessThan(2);
   });
 
-  test("a chosen file and a dropped one, PNG and JPEG, without PSNR", async () => {
-    const { page } = await open();
-    const folder = temporaryFolder();
-    const path = join(folder, "my picture.png");
-    writeFileSync(path, encodePng(picture(40, 24, 4)));
-    await page.getByLabel(/choose a file/i).setInputFiles(path);
-    await page.locator("#title", { hasText: "my picture, 40 × 24 to 80 × 48 pixels" }).waitFor();
-    await finished(page);
-    expect((await column(page, 1)).length).toBe(5);
-    expect(await page.locator("#quality-head").isVisible()).toBe(false);
-    const jpeg = Buffer.from(await encodeWithSharp(picture(32, 32), "jpeg", 90)).toString("base64");
-    await page.evaluate((base64) => {
-      const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-      const dataTransfer = new DataTransfer();
-      dataTransfer.items.add(new File([bytes], "photo.jpg", { type: "image/jpeg" }));
-      document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
-    }, jpeg);
-    await page.locator("#title", { hasText: "photo, 32 × 32 to 64 × 64 pixels" }).waitFor();
-    await finished(page);
-    expect(await page.locator("#rows .failed").count()).toBe(0);
-  });
+  test.skipIf(!hasSharp)(
+    "a chosen file and a dropped one, PNG and JPEG, without PSNR",
+    async () => {
+      const { page } = await open();
+      const folder = temporaryFolder();
+      const path = join(folder, "my picture.png");
+      writeFileSync(path, encodePng(picture(40, 24, 4)));
+      await page.getByLabel(/choose a file/i).setInputFiles(path);
+      await page.locator("#title", { hasText: "my picture, 40 × 24 to 80 × 48 pixels" }).waitFor();
+      await finished(page);
+      expect((await column(page, 1)).length).toBe(5);
+      expect(await page.locator("#quality-head").isVisible()).toBe(false);
+      const jpeg = Buffer.from(await encodeWithSharp(picture(32, 32), "jpeg", 90)).toString(
+        "base64",
+      );
+      await page.evaluate((base64) => {
+        const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], "photo.jpg", { type: "image/jpeg" }));
+        document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+      }, jpeg);
+      await page.locator("#title", { hasText: "photo, 32 × 32 to 64 × 64 pixels" }).waitFor();
+      await finished(page);
+      expect(await page.locator("#rows .failed").count()).toBe(0);
+    },
+  );
 
   test("what cannot be done is said in words", async () => {
     const { page } = await open({}, { models: [], limits: { maxPixels: 500 } });
@@ -197,7 +202,7 @@ describe.skipIf(!executablePath)("the page", () => {
     expect(await page.locator("#rows .failed").count()).toBe(5);
   });
 
-  test("a server that lacks sharp gets a PNG that the browser made", async () => {
+  test.skipIf(!hasSharp)("a server that lacks sharp gets a PNG that the browser made", async () => {
     const { page } = await open();
     let asked = 0;
     await page.route("**/upscale*", async (route) => {

@@ -134,7 +134,7 @@ describe("what is refused", () => {
 
 describe("slow clients", () => {
   test("half a head, and half a body, end with 408 in time", async () => {
-    const { url } = await serve({ limits: { headersMs: 100, requestMs: 300 } });
+    const { url } = await serve({ limits: { headersMs: 500, requestMs: 1500 } });
     const head = await dial(url);
     head.socket.write("POST /upscale HTTP/1.1\r\nHost: 127");
     const body = await dial(url);
