@@ -169,6 +169,7 @@ export async function* quantizeModel(
     let step = await second.next();
     for (; !step.done; step = await second.next()) yield emit(step.value);
     const table = step.value;
+    yield emit({ type: "route", stage: "osrc", ...table });
     const bytes = packStudent(student, {
       recipe: recipe.name,
       seed: `${seed}`,
