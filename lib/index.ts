@@ -25,8 +25,15 @@ export type { Tiling } from "./infer/tiles.ts";
 export { setThreads } from "./binding.ts";
 
 /* Quantising: await it, or go through its events */
-export { quantize, type QuantizeRequest } from "./train/quantize.ts";
-export { type QuantizeOptions, type QuantizeResult, quantizeModel } from "./train/run.ts";
+export {
+  quantize,
+  type QuantizeOptions,
+  type QuantizeRequest,
+  type QuantizeResult,
+  quantizeModel,
+} from "./methods/quantize.ts";
+export { METHODS, methodNamed } from "./methods/registry.ts";
+export type { Method } from "./train/method.ts";
 export type { Leads, Scope } from "./quant/policy.ts";
 export { RECIPES, type Recipe, type RecipeName } from "./quant/recipes.ts";
 export type { TrainEvent } from "./train/events.ts";
