@@ -3,7 +3,8 @@ import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { packageRoot } from "../binding.ts";
 import { expected } from "../errors.ts";
-import { Upscaler, type UpscalerOptions } from "../infer/upscaler.ts";
+import type { UpscalerOptions } from "../infer/settings.ts";
+import { Upscaler } from "../infer/upscaler.ts";
 import { ioError } from "../io/files.ts";
 
 /** What GET /models says of a model. */

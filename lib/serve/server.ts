@@ -5,7 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { expected, Spr2qError } from "../errors.ts";
-import type { UpscalerOptions } from "../infer/upscaler.ts";
+import type { UpscalerOptions } from "../infer/settings.ts";
 import { Accounts } from "./accounts.ts";
 import { bundledModels, Catalogue } from "./catalogue.ts";
 import { type Fault, faultBody, faultOf, sendFault, sendJson, sendText } from "./faults.ts";

@@ -6,8 +6,11 @@
 import { closeSync, openSync, readFileSync, truncateSync, writeSync } from "node:fs";
 import { Spr2qError } from "../errors.ts";
 
-/** Part of a run: training, or the two stages of SPR2Q in their order. */
-export type Stage = "train" | "rgt" | "osrc";
+/**
+ * Part of a run: training in full precision; blocks (layer by layer), activations, weights and
+ * bounds of the other methods (lib/methods/); the two stages of SPR2Q.
+ */
+export type Stage = "train" | "blocks" | "activations" | "weights" | "bounds" | "rgt" | "osrc";
 
 /** First event of a run, and of each resumption. */
 export interface StartEvent {
@@ -62,6 +65,16 @@ export interface CheckpointEvent {
   readonly file: string;
 }
 
+/** The routing table of the finished model: gates of every rectified layer, on the simplex. */
+export interface RouteEvent {
+  readonly type: "route";
+  readonly layers: Readonly<Record<string, readonly number[]>>;
+  /** Which gates were kept, and the losses that decided it; null where OSRC did not run. */
+  readonly kept: "calibrated" | "trained";
+  readonly lossBefore: number | null;
+  readonly lossAfter: number | null;
+}
+
 /** Last event of a run. */
 export interface DoneEvent {
   readonly type: "done";
@@ -76,6 +89,7 @@ export type TrainEvent =
   | StepEvent
   | EvalEvent
   | CheckpointEvent
+  | RouteEvent
   | DoneEvent;
 
 /** A point in a run: `iteration` iterations of `stage` are done. */
@@ -85,12 +99,20 @@ export interface Position {
 }
 
 /** Stages in the order in which a run goes through them. */
-const ORDER: readonly Stage[] = ["train", "rgt", "osrc"];
+const ORDER: readonly Stage[] = [
+  "train",
+  "blocks",
+  "activations",
+  "weights",
+  "bounds",
+  "rgt",
+  "osrc",
+];
 
 /** Whether an event belongs to the time after `position`. */
 export function isAfter(event: TrainEvent, position: Position): boolean {
   if (event.type === "start") return false;
-  if (event.type === "done") return true;
+  if (event.type === "done" || event.type === "route") return true;
   const stages = ORDER.indexOf(event.stage) - ORDER.indexOf(position.stage);
   if (stages !== 0) return stages > 0;
   return event.type !== "stage" && event.iteration > position.iteration;

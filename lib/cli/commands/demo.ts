@@ -11,12 +11,12 @@ import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
 import { type LoadedPair, loadPair, pairImages } from "../../io/images.ts";
 import { encodePng, type RasterImage } from "../../io/png.ts";
 import { bicubicResize } from "../../metrics/resize.ts";
-import { quantizeModel } from "../../train/run.ts";
+import { quantizeModel } from "../../methods/quantize.ts";
 import type { Comparison } from "../../report/html.ts";
 import { writeRunReport } from "../../report/run.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { defineCommand } from "../args.ts";
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../../binding.ts";
 
 const base64 = (image: RasterImage): string => Buffer.from(encodePng(image)).toString("base64");
 

@@ -1,7 +1,8 @@
 /** `spr2q upscale`: enlarges an image or a folder of images with any model file. */
 import { basename, dirname } from "node:path";
 import { native } from "../../binding.ts";
-import { checkUpscalable, Upscaler, type UpscaleOptions } from "../../infer/upscaler.ts";
+import { checkUpscalable, type UpscaleOptions } from "../../infer/settings.ts";
+import { Upscaler } from "../../infer/upscaler.ts";
 import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
 import { IMAGE_KINDS } from "../../io/image_kind.ts";
 import type { RasterImage } from "../../io/png.ts";
