@@ -143,9 +143,8 @@ export class Upscaler {
   }
 
   /**
-   * Reads an image that save() can enlarge: a PNG or, through sharp, JPEG, WebP or AVIF. Throws
-   * ERR_OUT_OF_MEMORY by its header where save() would, before it is decoded, and else as
-   * {@link readImage} and {@link checkUpscalable}.
+   * Reads an image that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save()
+   * would, before it is decoded, and else as {@link readImage} and {@link checkUpscalable}.
    */
   async read(path: string, options: UpscalerOptions = {}): Promise<RasterImage> {
     const outline = await outlineImage(path);
