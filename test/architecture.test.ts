@@ -22,7 +22,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/nn\//],
   [/^lib\/models\//, /^lib\/quant\//, /^lib\/io\//, /^lib\/metrics\//],
   [/^lib\/train\//, /^lib\/infer\//, /^lib\/report\//],
-  [/^lib\/bench\//],
+  [/^lib\/bench\//, /^lib\/tables\//],
   [/^lib\/cli\//, /^lib\/index\.ts$/],
 ];
 
