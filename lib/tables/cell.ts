@@ -37,6 +37,9 @@ export interface Effort {
   readonly patch: number;
 }
 
+/** Of what is not trained. */
+export const NO_EFFORT: Effort = { iterations: 0, osrc: 0, batch: 0, patch: 0 };
+
 /** Quality on one data set. */
 export interface Score {
   /** Means over the images: dB on Y, and SSIM. */

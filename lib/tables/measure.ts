@@ -19,12 +19,13 @@ import {
   type CellSpec,
   cellId,
   type Effort,
+  NO_EFFORT,
   type Reading,
   type Score,
   type Scores,
 } from "./cell.ts";
 import { type Dataset, findDatasets } from "./datasets.ts";
-import { hasMethod, paceOf, quantiseFor } from "./quantise.ts";
+import { cannotQuantise, paceOf, quantiseFor } from "./quantise.ts";
 import { type StoredCell, writeCell } from "./store.ts";
 import type { FoundModel } from "./weights.ts";
 import type { Workshop } from "./workshop.ts";
@@ -33,8 +34,6 @@ import type { Workshop } from "./workshop.ts";
 export type Outcome =
   | { readonly kind: "measured" | "kept"; readonly stored: StoredCell }
   | { readonly kind: "missing"; readonly why: string };
-
-const NO_EFFORT: Effort = { iterations: 0, osrc: 0, batch: 0, patch: 0 };
 
 /** The CPU, kernels and threads of this process. */
 export function deviceText(): string {
@@ -56,9 +55,8 @@ export async function measureCell(
   if (!found && spec.method !== "bicubic") {
     return { kind: "missing", why: `no full-precision ${spec.network} x${spec.scale} weights` };
   }
-  if (spec.settings && !hasMethod(spec.method)) {
-    return { kind: "missing", why: `method ${spec.method} is not in this version` };
-  }
+  const why = spec.settings && found ? cannotQuantise(spec, found.model) : null;
+  if (why) return { kind: "missing", why };
   const sha256 = found?.source.sha256 ?? "";
   const id = cellId(spec, seed, shop.budget.text, sha256);
   const stored = known.find((one) => one.id === id);

@@ -6,15 +6,19 @@ import { Spr2qError } from "../errors.ts";
 import type { Model } from "../infer/model.ts";
 import type { Scope } from "../quant/policy.ts";
 import type { RecipeName } from "../quant/recipes.ts";
-import type { TrainEvent } from "../train/events.ts";
-import { type QuantizeOptions, type QuantizeResult, quantizeModel } from "../train/run.ts";
+import { type QuantizeOptions, type QuantizeResult, quantizeModel } from "../methods/quantize.ts";
+import { METHODS } from "../methods/registry.ts";
+import { readEvents, type TrainEvent } from "../train/events.ts";
 import { type Budget, effortOfMinutes } from "./budget.ts";
-import type { CellSpec, Effort } from "./cell.ts";
+import { type CellSpec, type Effort, NO_EFFORT } from "./cell.ts";
 import type { Workshop } from "./workshop.ts";
 
-/** Whether `spr2q quantize --method` knows the name. */
-export function hasMethod(name: string): boolean {
-  return name === "spr2q";
+/** Why `spr2q quantize` could not make a cell here, or null. */
+export function cannotQuantise({ method, network }: CellSpec, model: Model): string | null {
+  const known = METHODS.find(({ name }) => name === method);
+  if (!known) return `method ${method} is not in this version`;
+  const fits = known.architectures.includes(model.net.architecture.name);
+  return fits ? null : `method ${method} is not defined on ${network}`;
 }
 
 /** Steps from which a pace is taken; the first is left out, since it warms caches. */
@@ -32,8 +36,9 @@ function optionsOf(
     bits: spec.bits,
     train: shop.train,
     out,
-    recipe: (settings?.recipe ?? "best") as RecipeName,
-    scope: (settings?.scope ?? "best") as Scope,
+    method: spec.method,
+    recipe: settings?.recipe as RecipeName | undefined,
+    scope: settings?.scope as Scope | undefined,
     rank: settings?.rank ?? 8,
     rectifiers: settings?.rectifiers ?? 4,
     iterations,
@@ -78,20 +83,30 @@ export async function quantiseFor(
       note,
     });
   };
-  const ran = { ...effort, osrc: options.osrc ?? 0 };
   const checkpoint = join(folder, "checkpoint.safetensors");
   const resume = existsSync(checkpoint);
   try {
     const { bytes } = await drain(quantizeModel(model, { ...options, resume }), show);
-    return { bytes, ran };
+    return { bytes, ran: stepsOf(folder, effort) };
   } catch (error) {
     // A checkpoint of an older version's recipe: the cell is made anew, not mixed.
     const foreign = resume && error instanceof Spr2qError && error.code === "ERR_RESUME";
     if (!foreign) throw error;
     await rm(checkpoint);
     const { bytes } = await drain(quantizeModel(model, options), show);
-    return { bytes, ran };
+    return { bytes, ran: stepsOf(folder, effort) };
   }
+}
+
+/** The steps that a finished run's log tells of: a method may have other stages, or none. */
+function stepsOf(folder: string, { batch, patch }: Effort): Effort {
+  const steps = { rgt: 0, osrc: 0 };
+  for (const event of readEvents(join(folder, "log.jsonl"))) {
+    if (event.type !== "stage") continue;
+    steps[event.stage === "osrc" ? "osrc" : "rgt"] += event.iterations;
+  }
+  if (steps.rgt + steps.osrc === 0) return NO_EFFORT;
+  return { iterations: steps.rgt, osrc: steps.osrc, batch, patch };
 }
 
 /** The effort that a budget in minutes buys, from the pace of a few steps made in `folder`. */
