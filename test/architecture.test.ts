@@ -23,7 +23,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/models\//, /^lib\/quant\//, /^lib\/io\//, /^lib\/metrics\//],
   [/^lib\/train\//, /^lib\/infer\//, /^lib\/report\//],
   [/^lib\/methods\//],
-  [/^lib\/bench\//, /^lib\/serve\//],
+  [/^lib\/bench\//, /^lib\/serve\//, /^lib\/tables\//],
   [/^lib\/cli\//, /^lib\/index\.ts$/],
 ];
 

@@ -57,6 +57,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/demo.ts"),
   },
   {
+    name: "tables",
+    summary: "the paper's tables, published figures beside measured ones",
+    load: () => import("./commands/tables.ts"),
+  },
+  {
     name: "bench",
     summary: "measure speed and memory against peers; exit code 1 where a floor is missed",
     load: () => import("./commands/bench.ts"),
