@@ -69,3 +69,31 @@ export const symmetricMax: RangeSearch = (x, bits) => {
   const [low, high] = extremes(x);
   return symmetric(Math.max(-low, high), bits);
 };
+
+/** Bins of the histogram that {@link densityClipped} walks on. */
+const DENSITY_BINS = 2048;
+
+/**
+ * Density-based dual clipping (DBDC): from a histogram, the end bin that holds fewer values is
+ * dropped, again and again, as long as more than 1 - share of the values are kept.
+ */
+export function densityClipped(share: number): RangeSearch {
+  return (x) => {
+    const [low, high] = extremes(x);
+    const width = (high - low) / DENSITY_BINS;
+    if (!(width > 0)) return [low, high];
+    const counts = new Uint32Array(DENSITY_BINS);
+    for (const value of x) counts[Math.min(DENSITY_BINS - 1, Math.floor((value - low) / width))]++;
+    const least = (1 - share) * x.length;
+    let [first, last, kept] = [0, DENSITY_BINS - 1, x.length];
+    while (first < last) {
+      const fromBelow = counts[first] <= counts[last];
+      const dropped = fromBelow ? counts[first] : counts[last];
+      if (kept - dropped <= least) break;
+      kept -= dropped;
+      if (fromBelow) first++;
+      else last--;
+    }
+    return [low + first * width, low + (last + 1) * width];
+  };
+}

@@ -141,6 +141,11 @@ export const command = defineCommand({
       default: "auto",
       help: "where to run",
     },
+    {
+      name: "condition",
+      type: "boolean",
+      help: "condition the weights first, as CondiQuant does (spr2q)",
+    },
     { name: "resume", type: "boolean", help: "go on from OUT/checkpoint.safetensors" },
   ],
   async run(ctx) {
@@ -174,6 +179,7 @@ export const command = defineCommand({
       batch: options.batch,
       patch: options.patch,
       seed: options.seed,
+      condition: options.condition,
       resume: options.resume,
       signal: ctx.signal,
       version: packageVersion(),
