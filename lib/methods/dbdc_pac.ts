@@ -10,6 +10,7 @@ import { densityClipped, minMax } from "../quant/ranges.ts";
 import { RECIPES } from "../quant/recipes.ts";
 import { QuantisedSites } from "../quant/sites.ts";
 import { roundedCopy } from "../quant/student.ts";
+import type { Trainable } from "../train/adam.ts";
 import { distillationStage } from "../train/distillation_stage.ts";
 import type { Method } from "../train/method.ts";
 import { trainablesOf } from "../train/trainables.ts";
@@ -48,9 +49,11 @@ export const DBDC_PAC: Method = {
       const [first, last] = RATES[name];
       const cosine = (at: number): number =>
         last + ((first - last) * (1 + Math.cos((Math.PI * at) / iterations))) / 2;
-      const weights = name === "weights";
-      const trainables = all.filter((one) => /\.w\.(lower|upper)$/.test(one.name) === weights);
-      const settings = { name, iterations, trainables, rate: cosine, offset };
+      const moves = (one: Trainable): boolean =>
+        /\.w\.(lower|upper)$/.test(one.name) === (name === "weights");
+      const trainables = all.filter(moves);
+      const resting = all.filter((one) => !moves(one));
+      const settings = { name, iterations, trainables, resting, rate: cosine, offset };
       return distillationStage(context, student, settings);
     };
     const half = recipe.iterations >> 1;

@@ -3,6 +3,8 @@ import { expected } from "../errors.ts";
 import type { Method } from "../train/method.ts";
 import { CONDIQUANT } from "./condiquant.ts";
 import { DBDC_PAC } from "./dbdc_pac.ts";
+import { MAMBAQUANT } from "./mambaquant.ts";
+import { QUAMBA } from "./quamba.ts";
 import { DOBI, MINMAX, PERCENTILE } from "./ranges_only.ts";
 import { SPR2Q } from "./spr2q.ts";
 import { TWO_D_QUANT } from "./two_d_quant.ts";
@@ -16,6 +18,8 @@ export const METHODS: readonly Method[] = [
   TWO_D_QUANT,
   CONDIQUANT,
   DBDC_PAC,
+  QUAMBA,
+  MAMBAQUANT,
 ];
 
 /** The method called `name`; ERR_ARGUMENT lists those that exist. */

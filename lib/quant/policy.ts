@@ -29,7 +29,12 @@ export interface Policy {
   readonly leads: Leads;
   /** Kinds of bounds that single modules have instead of what the leads say, by module name. */
   readonly granularity?: GranularityByModule;
+  /** Modules whose inputs are turned by an orthonormal matrix before their quantiser, online. */
+  readonly rotations?: RotationByModule;
 }
+
+/** Module names to where the matrix comes from: by its order alone, or from the model file. */
+export type RotationByModule = Readonly<Record<string, "hadamard" | "stored">>;
 
 /** Module names (models/network.ts) to the kinds of bounds of their inputs and weights. */
 export type GranularityByModule = Readonly<

@@ -54,6 +54,8 @@ export class QuantisedSites implements Sites {
   readonly frozen: Map<string, Codes>;
   /** Input-dependent gates (recipe `paper`), by module key; empty once OSRC has made them static. */
   readonly gates: Map<string, DynamicGate> = new Map();
+  /** Transposed rotations T^T (in, in) of inputs, by module key: the module sees x T. */
+  readonly rotations: Map<string, Var> = new Map();
   /** Samples in the batch that flows now: a dynamic gate looks at each by itself. */
   samples = 1;
   /** Called with the gates that a dynamic gate chose. */
@@ -86,7 +88,9 @@ export class QuantisedSites implements Sites {
     return `${joint}.x`;
   }
 
-  linear(g: Graph, key: string, x: Var, weight: Var, bias: Var | null): Var {
+  linear(g: Graph, key: string, input: Var, weight: Var, bias: Var | null): Var {
+    const rotation = this.rotations.get(key);
+    const x = rotation ? ops.linear(g, input, rotation, null) : input;
     if (this.observer) {
       this.#observeModule(this.observer, key, x, weight);
       return this.#float.linear(g, key, x, weight, bias);
