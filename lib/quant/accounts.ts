@@ -137,6 +137,9 @@ export function macRows(
   }));
 }
 
+/** Begins the names of rows of {@link macRows} that are online rotations. */
+export const ROTATION = "rotation before ";
+
 /** The online rotations of a method: a float product of (in, in) for every token. */
 function rotationItems({ architecture, config }: Design, policy: Policy | null): MacItem[] {
   const layers = layerPrefixes(architecture, config);
@@ -144,7 +147,7 @@ function rotationItems({ architecture, config }: Design, policy: Policy | null):
   return Object.keys(policy?.rotations ?? {}).map((name) => {
     const [, inputs] = shapes.get(`${layers[0]}${name}.weight`)!;
     const instances = layers.length;
-    const title = `rotation before ${name}`;
+    const title = `${ROTATION}${name}`;
     return { name: title, instances, macs: inputs ** 2, once: false, operands: "float" };
   });
 }

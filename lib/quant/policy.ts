@@ -31,6 +31,22 @@ export interface Policy {
   readonly granularity?: GranularityByModule;
   /** Modules whose inputs are turned by an orthonormal matrix before their quantiser, online. */
   readonly rotations?: RotationByModule;
+  /** Modules whose inputs have a range for each place of a token instead of one, by module name. */
+  readonly tokenRanges?: TokenRangesByModule;
+}
+
+/**
+ * Module names to what tells tokens apart: their place in a window (window^2 ranges), or their rank
+ * in the sequence of the scan in RANK_BINS equal parts.
+ */
+export type TokenRangesByModule = Readonly<Record<string, "window" | "rank">>;
+
+/** Parts of the scan's sequence that have ranges of their own. */
+export const RANK_BINS = 64;
+
+/** True where a model has quantisers that only the tape knows: ranges by token. */
+export function runsOnTape(policy: Policy): boolean {
+  return Object.keys(policy.tokenRanges ?? {}).length > 0;
 }
 
 /** Module names to where the matrix comes from: by its order alone, or from the model file. */

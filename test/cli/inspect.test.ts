@@ -9,7 +9,7 @@ import { MAMBAIRV2 } from "../../lib/models/mambairv2.ts";
 import { macAccount, sizeAccount } from "../../lib/quant/accounts.ts";
 import type { Bounds, Granularity } from "../../lib/quant/codes.ts";
 import { type Policy, policyFor } from "../../lib/quant/policy.ts";
-import { jointBounds } from "../../lib/quant/sites.ts";
+import { jointBounds } from "../../lib/quant/codes.ts";
 import { hasTestData, testData } from "../data.ts";
 import { temporaryFolder } from "../io/helpers.ts";
 import { runCommand, TINY, writePackedModel, writeTinyModel } from "./tiny_model.ts";

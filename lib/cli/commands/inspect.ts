@@ -10,13 +10,16 @@ import {
   countedInput,
   type MacAccount,
   macAccount,
+  macRows,
+  ROTATION,
   type SiteBits,
   type SizeAccount,
   siteBits,
   sizeAccount,
 } from "../../quant/accounts.ts";
 import type { Bounds } from "../../quant/codes.ts";
-import { type Leads, policyFor } from "../../quant/policy.ts";
+import { METHODS } from "../../methods/registry.ts";
+import { type Leads, type Policy, policyFor, runsOnTape } from "../../quant/policy.ts";
 import { defineCommand } from "../args.ts";
 import { describeInspection } from "./inspect_text.ts";
 
@@ -39,6 +42,18 @@ export interface RoutingGates {
   readonly lossAfter: number | null;
 }
 
+/** What the method of a quantised file is, and what it costs at inference. */
+export interface MethodAccount {
+  readonly name: string;
+  /** In a sentence; null for a method that this version does not know. */
+  readonly title: string | null;
+  /** "plan": packed codes without JavaScript; "tape": op by op, since the plan lacks its quantisers. */
+  readonly runs: "plan" | "tape";
+  /** Modules whose inputs are turned online, and the float MACs of that (part of `macs`). */
+  readonly rotations: readonly string[];
+  readonly rotationMacs: number;
+}
+
 /** Everything that `inspect --json` prints. */
 export interface Inspection {
   readonly model: string;
@@ -50,7 +65,8 @@ export interface Inspection {
   readonly sha256: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly diskBytes: number;
-  /** Null for a full-precision file, as are `leads` and `releasedScope`. */
+  /** Null for a full-precision file, as are `scope`, `leads` and `releasedScope`. */
+  readonly method: MethodAccount | null;
   readonly scope: string | null;
   readonly leads: Leads | null;
   readonly bits: SiteBits;
@@ -138,6 +154,18 @@ async function readRoutingTable(modelPath: string): Promise<RoutingGates | strin
   }
 }
 
+function methodAccount({ net, metadata }: Model, policy: Policy): MethodAccount {
+  const name = metadata.method ?? "spr2q";
+  const rotations = macRows(net, policy).filter((row) => row.name.startsWith(ROTATION));
+  return {
+    name,
+    title: METHODS.find((method) => method.name === name)?.title ?? null,
+    runs: runsOnTape(policy) ? "tape" : "plan",
+    rotations: rotations.map((row) => row.name.slice(ROTATION.length)),
+    rotationMacs: rotations.reduce((sum, { macs }) => sum + macs, 0),
+  };
+}
+
 /** Looks at a model file. Errors are those of openModel. */
 export async function inspectModel(path: string): Promise<Inspection> {
   const model: Model = await openModel(path);
@@ -157,6 +185,7 @@ export async function inspectModel(path: string): Promise<Inspection> {
     sha256: model.sha256,
     metadata: model.metadata,
     diskBytes: (await stat(path)).size,
+    method: policy && methodAccount(model, policy),
     scope: policy?.scope ?? null,
     leads: policy?.leads ?? null,
     bits: siteBits(architecture, policy),
