@@ -3,8 +3,10 @@
  * module, and everything else is DOBI with one range a tensor; then all bounds are trained by
  * 2DQuant's distillation (spr2q-method, row 24: the paper's rows can only be read that way).
  */
+import type { Matrix } from "../linalg/matrix.ts";
 import type { Network } from "../models/network.ts";
 import { copyOf } from "../quant/conditioning.ts";
+import type { InputMoments } from "../quant/covariance.ts";
 import type { RangeSearch } from "../quant/ranges.ts";
 import { dobi } from "../quant/ranges.ts";
 import type { SearchFor } from "../quant/calibrate.ts";
@@ -31,6 +33,16 @@ export function searchInside(
   own: (site: string, role: "activation" | "weight" | "probability" | "state") => RangeSearch,
 ): SearchFor {
   return (site, { role }) => (inMamba(site) ? own(site, role) : dobi);
+}
+
+/** sqrt(max |x_j|) / sqrt(max_i |W_ij|): as much of the spread in the weight as in the input. */
+export function smoothing({ most }: InputMoments, w: Matrix): Float64Array {
+  return most.map((top, j) => {
+    let heaviest = 0;
+    for (let o = 0; o < w.rows; o++)
+      heaviest = Math.max(heaviest, Math.abs(w.data[o * w.cols + j]));
+    return Math.sqrt(Math.max(top, 1e-5) / Math.max(heaviest, 1e-5));
+  });
 }
 
 /** How a method changes the module before and after a student is made from it. */

@@ -24,6 +24,7 @@ import {
   prepareMamba,
   ROUTER,
   searchInside,
+  smoothing,
   X_PROJ,
 } from "./mamba_module.ts";
 import { DQC } from "./two_d_quant.ts";
@@ -43,16 +44,6 @@ function covariance({ mean, second }: InputMoments): Matrix {
 export function kltHadamard(moments: InputMoments): Matrix {
   const { vectors } = symmetricEigen(covariance(moments));
   return product(vectors, hadamardOf(vectors.rows));
-}
-
-/** sqrt(max |x_j|) / sqrt(max_i |W_ij|): as much of the spread in the weight as in the input. */
-function smoothing({ most }: InputMoments, w: Matrix): Float64Array {
-  return most.map((top, j) => {
-    let heaviest = 0;
-    for (let o = 0; o < w.rows; o++)
-      heaviest = Math.max(heaviest, Math.abs(w.data[o * w.cols + j]));
-    return Math.sqrt(Math.max(top, 1e-5) / Math.max(heaviest, 1e-5));
-  });
 }
 
 /** Turns delta's rank space by K: rows of x_proj that make it, columns of dt_proj that read it. */

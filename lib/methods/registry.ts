@@ -4,6 +4,7 @@ import type { Method } from "../train/method.ts";
 import { CONDIQUANT } from "./condiquant.ts";
 import { DBDC_PAC } from "./dbdc_pac.ts";
 import { MAMBAQUANT } from "./mambaquant.ts";
+import { PTQ4VM } from "./ptq4vm.ts";
 import { QUAMBA } from "./quamba.ts";
 import { DOBI, MINMAX, PERCENTILE } from "./ranges_only.ts";
 import { SPR2Q } from "./spr2q.ts";
@@ -18,6 +19,7 @@ export const METHODS: readonly Method[] = [
   TWO_D_QUANT,
   CONDIQUANT,
   DBDC_PAC,
+  PTQ4VM,
   QUAMBA,
   MAMBAQUANT,
 ];

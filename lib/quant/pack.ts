@@ -83,6 +83,7 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
     leads: JSON.stringify(policy.leads),
     ...(policy.granularity ? { granularity: JSON.stringify(policy.granularity) } : {}),
     ...(policy.rotations ? { rotations: JSON.stringify(policy.rotations) } : {}),
+    ...(policy.tokenRanges ? { token_ranges: JSON.stringify(policy.tokenRanges) } : {}),
     ...metadata,
   });
 }
@@ -153,6 +154,7 @@ function readHeader(metadata: PackMetadata, name: string): Header {
       ...policyFor(metadata.scope as Scope, Number(metadata.bits), leads),
       ...(metadata.granularity ? { granularity: JSON.parse(metadata.granularity) } : {}),
       ...(metadata.rotations ? { rotations: JSON.parse(metadata.rotations) } : {}),
+      ...(metadata.token_ranges ? { tokenRanges: JSON.parse(metadata.token_ranges) } : {}),
     };
     const problem = configProblem(architecture, config);
     if (problem) throw new Error(`expected ${problem}`);
@@ -209,7 +211,7 @@ function readLayer(
     const packed = take(`${key}.codes`, rows * Math.ceil((columns * bits) / 8)).data as U8;
     const bounds = sites.bounds.get(`${key}.w`)!;
     const shape = kind === "depthwise" ? weight.shape : [rows, columns];
-    const narrow = kind === "values";
+    const narrow = kind === "values" || sites.policy.tokenRanges?.[name] !== undefined;
     const codes = narrow ? unpackCodes(packed, rows, columns, bits) : Uint8Array.from(packed);
     sites.frozen.set(key, new Codes(codes, shape, bounds, narrow ? 8 : bits));
     restoreFloats(weight, unpackCodes(packed, rows, columns, bits), bounds, rows, columns);

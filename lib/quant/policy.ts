@@ -44,8 +44,8 @@ export type TokenRangesByModule = Readonly<Record<string, "window" | "rank">>;
 /** Parts of the scan's sequence that have ranges of their own. */
 export const RANK_BINS = 64;
 
-/** True where a model has quantisers that only the tape knows: ranges by token. */
-export function runsOnTape(policy: Policy): boolean {
+/** True where some products are taken of values instead of codes: those of ranges by token. */
+export function hasTokenRanges(policy: Policy): boolean {
   return Object.keys(policy.tokenRanges ?? {}).length > 0;
 }
 
@@ -78,8 +78,12 @@ export function inScope(policy: Policy, { releasedOnly }: { releasedOnly: boolea
   return !releasedOnly || policy.scope === "released";
 }
 
-/** Bounds of a module's input: one range, or an offset per channel and a common range. */
-export function inputGranularity(policy: Policy, module: CodedModule): "tensor" | "column" {
+/** Bounds of a module's input: one range, one by token, or an offset per channel and one range. */
+export function inputGranularity(
+  policy: Policy,
+  module: CodedModule,
+): "tensor" | "column" | "token" {
+  if (policy.tokenRanges?.[module.name]) return "token";
   const own = policy.granularity?.[module.name]?.input;
   return own ?? (policy.leads.channelOffsets && module.offsets ? "column" : "tensor");
 }

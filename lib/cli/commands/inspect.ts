@@ -19,7 +19,7 @@ import {
 } from "../../quant/accounts.ts";
 import type { Bounds } from "../../quant/codes.ts";
 import { METHODS } from "../../methods/registry.ts";
-import { type Leads, type Policy, policyFor, runsOnTape } from "../../quant/policy.ts";
+import { type Leads, type Policy, policyFor } from "../../quant/policy.ts";
 import { defineCommand } from "../args.ts";
 import { describeInspection } from "./inspect_text.ts";
 
@@ -47,8 +47,8 @@ export interface MethodAccount {
   readonly name: string;
   /** In a sentence; null for a method that this version does not know. */
   readonly title: string | null;
-  /** "plan": packed codes without JavaScript; "tape": op by op, since the plan lacks its quantisers. */
-  readonly runs: "plan" | "tape";
+  /** Modules whose inputs have ranges by token: float products of coded operands, op by op. */
+  readonly tokenRanges: readonly string[];
   /** Modules whose inputs are turned online, and the float MACs of that (part of `macs`). */
   readonly rotations: readonly string[];
   readonly rotationMacs: number;
@@ -160,7 +160,7 @@ function methodAccount({ net, metadata }: Model, policy: Policy): MethodAccount 
   return {
     name,
     title: METHODS.find((method) => method.name === name)?.title ?? null,
-    runs: runsOnTape(policy) ? "tape" : "plan",
+    tokenRanges: Object.keys(policy.tokenRanges ?? {}),
     rotations: rotations.map((row) => row.name.slice(ROTATION.length)),
     rotationMacs: rotations.reduce((sum, { macs }) => sum + macs, 0),
   };

@@ -77,7 +77,7 @@ function header(i: Inspection): string[] {
 /** The method, and what it adds to inference. */
 function methodRows({ method }: Inspection): string[] {
   if (method === null) return [];
-  const { name, title, runs, rotations, rotationMacs } = method;
+  const { name, title, tokenRanges, rotations, rotationMacs } = method;
   const rows = [
     row("method", title === null || title.startsWith(name) ? (title ?? name) : `${name}: ${title}`),
   ];
@@ -85,7 +85,10 @@ function methodRows({ method }: Inspection): string[] {
     const where = `inputs of ${rotations.join(" and ")}`;
     rows.push(row("online rotations", `${where}: ${giga(rotationMacs)} MACs in float`));
   }
-  if (runs === "tape") rows.push(row("runs", "on the tape: the packed plan lacks its quantisers"));
+  if (tokenRanges.length > 0) {
+    const how = "products in float of coded operands, op by op";
+    rows.push(row("ranges by token", `inputs of ${tokenRanges.join(", ")}: ${how}`));
+  }
   return rows;
 }
 
