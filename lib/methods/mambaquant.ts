@@ -32,8 +32,11 @@ import { DQC } from "./two_d_quant.ts";
 /** Share of a site's values that its observer clips on either side. */
 const CLIPPED = 1e-3;
 
+/** Mean and second moment. */
+type Moments = Pick<InputMoments, "mean" | "second">;
+
 /** Covariance of x around its mean. */
-function covariance({ mean, second }: InputMoments): Matrix {
+function covariance({ mean, second }: Moments): Matrix {
   const data = second.data.map(
     (value, i) => value - mean[Math.floor(i / mean.length)] * mean[i % mean.length],
   );
@@ -41,7 +44,7 @@ function covariance({ mean, second }: InputMoments): Matrix {
 }
 
 /** K H: under it every channel of x has the mean of the eigenvalues as its variance. */
-export function kltHadamard(moments: InputMoments): Matrix {
+export function kltHadamard(moments: Moments): Matrix {
   const { vectors } = symmetricEigen(covariance(moments));
   return product(vectors, hadamardOf(vectors.rows));
 }
@@ -102,7 +105,7 @@ export const MAMBAQUANT: Method = {
 };
 
 /** Moments of n where x = gain n + shift were measured. */
-function withoutAffine(net: Network, norm: string, moments: InputMoments): InputMoments {
+function withoutAffine(net: Network, norm: string, moments: Moments): Moments {
   const [gain, shift] = [net.get(`${norm}.weight`).data, net.get(`${norm}.bias`).data];
   const { mean } = moments;
   const n = mean.length;
@@ -112,5 +115,5 @@ function withoutAffine(net: Network, norm: string, moments: InputMoments): Input
     (value, i) => value * inverse[Math.floor(i / n)] * inverse[i % n],
   );
   const data = centred.map((value, i) => value + bare[Math.floor(i / n)] * bare[i % n]);
-  return { mean: bare, second: { rows: n, cols: n, data }, most: moments.most };
+  return { mean: bare, second: { rows: n, cols: n, data } };
 }

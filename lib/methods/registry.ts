@@ -3,6 +3,7 @@ import { expected } from "../errors.ts";
 import type { Method } from "../train/method.ts";
 import { CONDIQUANT } from "./condiquant.ts";
 import { DBDC_PAC } from "./dbdc_pac.ts";
+import { FIMA_Q } from "./fima_q.ts";
 import { MAMBAQUANT } from "./mambaquant.ts";
 import { PTQ4VM } from "./ptq4vm.ts";
 import { QUAMBA } from "./quamba.ts";
@@ -22,6 +23,7 @@ export const METHODS: readonly Method[] = [
   PTQ4VM,
   QUAMBA,
   MAMBAQUANT,
+  FIMA_Q,
 ];
 
 /** The method called `name`; ERR_ARGUMENT lists those that exist. */

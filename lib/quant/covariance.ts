@@ -17,8 +17,10 @@ export interface InputMoments {
   readonly mean: Float64Array;
   /** E[x x^T], not centred. */
   readonly second: Matrix;
-  /** Largest magnitude of each channel. */
+  /** Largest magnitude, least and largest value of each channel. */
   readonly most: Float64Array;
+  readonly low: Float64Array;
+  readonly high: Float64Array;
 }
 
 function momentsOf(x: Var): InputMoments {
@@ -38,10 +40,14 @@ function momentsOf(x: Var): InputMoments {
       mean[c] += value / rows;
     });
   }
-  const most = new Float64Array(cols);
-  for (let i = 0; i < rows * cols; i++)
-    most[i % cols] = Math.max(most[i % cols], Math.abs(x.data[i]));
-  return { mean, second, most };
+  const low = new Float64Array(cols).fill(Number.POSITIVE_INFINITY);
+  const high = new Float64Array(cols).fill(Number.NEGATIVE_INFINITY);
+  for (let i = 0; i < rows * cols; i++) {
+    const c = i % cols;
+    low[c] = Math.min(low[c], x.data[i]);
+    high[c] = Math.max(high[c], x.data[i]);
+  }
+  return { mean, second, most: high.map((top, c) => Math.max(top, -low[c])), low, high };
 }
 
 /**

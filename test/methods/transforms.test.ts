@@ -54,7 +54,7 @@ test("KLT-Hadamard gives every channel the mean of the eigenvalues as its varian
   second.data.forEach((value, i) => {
     second.data[i] = value / rows;
   });
-  const turn = kltHadamard({ mean, second, most: mean });
+  const turn = kltHadamard({ mean, second });
   const variances = (turned: Float64Array): number[] =>
     Array.from({ length: cols }, (_, c) => {
       const column = Float64Array.from({ length: rows }, (_, r) => turned[r * cols + c]);
