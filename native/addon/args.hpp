@@ -24,7 +24,9 @@ class ArgumentReader {
     }
     size_t index = 0;
     (read(index++, fields), ...);
-    if (sizes_ > kMostElements) fail("sizes whose product is beyond 2^56");
+    SizeProduct product;
+    product.fields(names, fields...);
+    if (product.too_large()) fail(SizeProduct::kProblem);
   }
 
  private:
@@ -44,12 +46,6 @@ class ArgumentReader {
       fail(name(i) + " must be an integer");
     }
     number = static_cast<int64_t>(value);
-    if (std::fabs(value) > 1 && !is_key(name(i))) sizes_ *= std::fabs(value);
-  }
-
-  // Keys of the noise and counters of steps are no sizes.
-  static bool is_key(const std::string& name) {
-    return name == "seed" || name == "tile" || name == "layer" || name == "first" || name == "step";
   }
 
   template <class T>
@@ -91,8 +87,6 @@ class ArgumentReader {
   const Napi::CallbackInfo& info_;
   const char* op_;
   const char* names_ = "";
-  double sizes_ = 1;  // product of all: what check() multiplies then stays within 64 bits
-  static constexpr double kMostElements = 72057594037927936.0;  // 2^56
 };
 
 }  // namespace spr2q
