@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CudaStatus, NativeBinding } from "../binding.d.ts";
-import { Spr2qError } from "./errors.ts";
+import { expected, Spr2qError } from "./errors.ts";
 
 export type { CudaStatus, F32, I32, NativeBinding, PlanHandle, U8 } from "../binding.d.ts";
 
@@ -43,6 +43,19 @@ export function native(): NativeBinding {
   }
   if (process.env.SPR2Q_CUDA_LIBRARY) openCuda(loaded);
   return loaded;
+}
+
+/**
+ * Sets how many threads the kernels use, for all models and threads of this process; returns the
+ * number in use. Without an argument, only tells it; the default is one a core. ERR_ARGUMENT unless
+ * `count` is a whole number from 1 to 1024. Waits for the kernel at work, some milliseconds.
+ */
+export function setThreads(count?: number): number {
+  if (count === undefined) return native().threads();
+  if (!Number.isInteger(count) || count < 1 || count > 1024) {
+    throw expected("ERR_ARGUMENT", "threads", "a whole number from 1 to 1024", `${count}`);
+  }
+  return native().threads(count);
 }
 
 /** Where the CUDA library is looked for: SPR2Q_CUDA_LIBRARY, else beside the addon. */

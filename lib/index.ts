@@ -6,15 +6,23 @@
  *   const image = await upscaler.run(decodePng(bytes, "in.png"));
  */
 
-/* Upscaling: run() in memory, save() into a file of any size */
-export {
-  type Saved,
-  type UpscaleOptions,
-  Upscaler,
-  type UpscalerOptions,
-} from "./infer/upscaler.ts";
+/* Upscaling: run() in memory, stream() and png() band by band, save() into a file of any size */
+export { Upscaler } from "./infer/upscaler.ts";
+export type {
+  Band,
+  LoadOptions,
+  RunImageOptions,
+  Saved,
+  Stats,
+  UpscaleOptions,
+  UpscalerOptions,
+} from "./infer/settings.ts";
+export type { ImageRows } from "./infer/rows.ts";
+export type { SharedModel } from "./infer/share.ts";
+export type { RunMessage } from "./infer/calls.ts";
 export { type Model, openModel } from "./infer/model.ts";
 export type { Tiling } from "./infer/tiles.ts";
+export { setThreads } from "./binding.ts";
 
 /* Quantising */
 export { type QuantizeOptions, type QuantizeResult, quantizeModel } from "./methods/quantize.ts";
