@@ -117,7 +117,7 @@ struct Transpose {
   int64_t rows, columns;
   SPR2Q_FIELDS(x, y, rows, columns)
   const char* check() const {
-    SPR2Q_NEED(rows >= 0 && columns >= 0);
+    SPR2Q_NEED(rows >= 0 && columns > 0);
     SPR2Q_NEED(x.size >= rows * columns && y.size >= rows * columns);
     return nullptr;
   }

@@ -120,14 +120,16 @@ constexpr int64_t kMostElements = 4096;  // of a view, so that a call takes well
 // Gives every view the least size with which check() still accepts the call, so that one element too
 // far is seen. False where no size of at most kMostElements is accepted. Addresses are not read yet.
 template <class Args>
-bool shrink_views(const Args& args, std::vector<ViewField>& views, Bytes& bytes) {
+bool shrink_views(Args& args, std::vector<ViewField>& views, Bytes& bytes) {
   static uint8_t somewhere[64];
   for (ViewField& view : views) {
     const bool present = bytes.byte() < 200;
     *view.data = present ? somewhere : nullptr;
     *view.size = present ? kMostElements : 0;
   }
-  if (args.check()) return false;
+  SizeProduct product;
+  args.visit(product);
+  if (product.too_large() || args.check()) return false;
   for (ViewField& view : views) {
     int64_t accepted = *view.size, refused = -1;
     while (accepted - refused > 1) {

@@ -62,9 +62,7 @@ void call(Bytes& bytes, void (*op)(const Args&)) {
   Args args;
   Fields fields(bytes);
   args.visit(fields);
-  SizeProduct product;
-  args.visit(product);
-  if (product.too_large() || !shrink_views(args, fields.views, bytes)) return;
+  if (!shrink_views(args, fields.views, bytes)) return;
   Arrays arrays(bytes);
   arrays.allocate(fields.views);
   if (args.check()) return;  // it may refuse arrays for where they lie
