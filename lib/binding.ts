@@ -24,6 +24,11 @@ export function packageRoot(): string {
   return folder;
 }
 
+/** The version in package.json. */
+export function packageVersion(): string {
+  return JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version as string;
+}
+
 /** The loaded addon. Throws ERR_NO_BINARY with what was tried and what to do. */
 export function native(): NativeBinding {
   if (loaded) return loaded;
@@ -126,13 +131,12 @@ export function describeNative(): {
 } {
   try {
     const binding = native();
-    const manifest = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
     return {
       loaded: true,
       isa: binding.backendName(),
       isas: binding.backends(),
       threads: binding.threads(),
-      version: manifest.version as string,
+      version: packageVersion(),
     };
   } catch (error) {
     return { loaded: false, reason: (error as Error).message };
