@@ -30,7 +30,7 @@ import {
   quantisesScan,
   weightGranularity,
 } from "./policy.ts";
-import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
+import { type Increment, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
 /** Receives what flows through a site while the network runs in float; returns nothing. */
 export type Observer = (site: string, x: Var, wanted: SiteKind) => void;
@@ -54,6 +54,8 @@ export class QuantisedSites implements Sites {
   readonly frozen: Map<string, Codes>;
   /** Input-dependent gates (recipe `paper`), by module key; empty once OSRC has made them static. */
   readonly gates: Map<string, DynamicGate> = new Map();
+  /** Increments of whole weights (the control "direct tuning"), by module key. */
+  readonly increments: Map<string, Increment> = new Map();
   /** Samples in the batch that flows now: a dynamic gate looks at each by itself. */
   samples = 1;
   /** Called with the gates that a dynamic gate chose. */
@@ -198,8 +200,10 @@ export class QuantisedSites implements Sites {
     return { granularity: weightGranularity(this.policy, this.#module(key)), role: "weight" };
   }
 
-  /** The weight of a module with its rectifiers merged, before quantisation (Eq. 9). */
+  /** The weight of a module with its rectifiers or its increment merged, before quantisation (Eq. 9). */
   mergedWeight(g: Graph, key: string, weight: Var, mixed?: Var): Var {
+    const increment = this.increments.get(key);
+    if (increment) return ops.add(g, weight, increment.value);
     const group = this.rectifiers.get(key);
     return group ? mergeRectifiers(g, weight, group, mixed) : weight;
   }

@@ -11,7 +11,14 @@ import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
 import { packStudent } from "../quant/pack.ts";
 import { type Leads, policyFor, type Scope } from "../quant/policy.ts";
-import { type Recipe, type RecipeName, RECIPES } from "../quant/recipes.ts";
+import type { DynamicGate } from "../quant/gate.ts";
+import {
+  type GateKind,
+  type Recipe,
+  type RecipeName,
+  RECIPES,
+  type Tuning,
+} from "../quant/recipes.ts";
 import type { Student } from "../quant/student.ts";
 import { Memory } from "../tensor.ts";
 import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
@@ -37,6 +44,9 @@ export interface RunOptions {
   readonly osrc?: number;
   readonly batch?: number;
   readonly patch?: number;
+  /** Gates of the rectifiers, and what is tuned; default: the recipe's. spr2q only. */
+  readonly gate?: GateKind;
+  readonly tuning?: Tuning;
   readonly seed: number;
   readonly resume?: boolean;
   readonly signal?: AbortSignal;
@@ -50,6 +60,8 @@ export interface QuantizeResult {
   /** Null for methods without routing. */
   readonly table: RoutingTable | null;
   readonly student: Student;
+  /** Input-dependent gates as trained; the file has their mean. None where gates are static. */
+  readonly dynamicGates: ReadonlyMap<string, DynamicGate>;
   readonly bytes: number;
   readonly seconds: number;
   /** What the run was made with, as its log and file say. */
@@ -69,6 +81,8 @@ function recipeOf(method: Method, options: RunOptions): Recipe {
     osrcIterations: options.osrc ?? base.osrcIterations,
     batch: options.batch ?? base.batch,
     patch: options.patch ?? base.patch,
+    gate: options.gate ?? base.gate,
+    tuning: options.tuning ?? base.tuning,
   };
 }
 
@@ -84,6 +98,9 @@ function checkRequest(model: Model, method: Method, options: RunOptions): void {
   if (!method.architectures.includes(name)) {
     const known = method.architectures.join(" or ");
     throw expected("ERR_ARGUMENT", `--method ${method.name}: architecture`, known, name);
+  }
+  if ((options.gate || options.tuning) && method.name !== "spr2q") {
+    throw expected("ERR_ARGUMENT", "--gate and --tune", "--method spr2q", method.name);
   }
   const wanted = options.scope === "best" || Object.values(options.leads ?? {}).includes(true);
   if (wanted && !method.takesLeads) {
@@ -183,7 +200,8 @@ export async function* runMethod(
       seconds,
       summary: { model: written, bytes, ...(table ? { kept: table.kept } : {}) },
     });
-    return { model: written, table, student, bytes, seconds, settings };
+    const dynamicGates = prepared.dynamicGates ?? new Map<string, DynamicGate>();
+    return { model: written, table, student, dynamicGates, bytes, seconds, settings };
   } catch (error) {
     // A disk that is full before there is anything to resume from: leave nothing behind.
     const lost = error instanceof Spr2qError && error.code === "ERR_IO" && !existsSync(path);

@@ -2,7 +2,7 @@
 import { expected, Spr2qError } from "../../errors.ts";
 import { openModel } from "../../infer/model.ts";
 import type { Scope } from "../../quant/policy.ts";
-import type { RecipeName } from "../../quant/recipes.ts";
+import type { GateKind, RecipeName, Tuning } from "../../quant/recipes.ts";
 import { METHODS, methodNamed } from "../../methods/registry.ts";
 import { quantizeModel, type QuantizeResult } from "../../methods/quantize.ts";
 import type { TrainEvent } from "../../train/events.ts";
@@ -76,6 +76,18 @@ export const command = defineCommand({
       max: 32,
       default: 4,
       help: "rectifiers a layer; 0 trains bounds only, 1 is PQFR",
+    },
+    {
+      name: "gate",
+      type: "choice",
+      choices: ["static", "dynamic", "uniform"],
+      help: "gates of the rectifiers in RGT; uniform is a control (default: the recipe's)",
+    },
+    {
+      name: "tune",
+      type: "choice",
+      choices: ["rectifiers", "weights"],
+      help: "what moves a layer's weight; weights is a control (default: the recipe's)",
     },
     {
       name: "iterations",
@@ -174,6 +186,8 @@ export const command = defineCommand({
       batch: options.batch,
       patch: options.patch,
       seed: options.seed,
+      gate: options.gate as GateKind | undefined,
+      tuning: options.tune as Tuning | undefined,
       resume: options.resume,
       signal: ctx.signal,
       version: packageVersion(),
