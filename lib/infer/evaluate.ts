@@ -25,6 +25,9 @@ export interface Evaluation {
   readonly seconds: number;
 }
 
+/** Gives the SR image of an LR image. */
+export type Upscale = (lr: RasterImage) => RasterImage | Promise<RasterImage>;
+
 /**
  * Upscales the LR twin of each HR image and compares on the Y channel of 8-bit images, `scale`
  * border pixels left out. `model` null means bicubic interpolation. LR images come from `lrDir`, or
@@ -37,17 +40,33 @@ export async function evaluateFolder(
   lrDir: string | undefined,
   options: RunOptions,
 ): Promise<Evaluation> {
+  let luma = 0;
+  const runner = model && new TileRunner(model);
+  const upscale: Upscale = (lr) => (runner ? upscaleRgb(runner, lr, options) : bicubic(lr, scale));
+  const result = await evaluateBy(upscale, scale, hrDir, lrDir, options, (hr, count) => {
+    if (!runner) luma += bicubicLumaPsnr(hr, scale) / count;
+  });
+  return { ...result, ...(runner ? {} : { psnrLuma: luma }) };
+}
+
+/** As {@link evaluateFolder}, by any `upscale`; `each` sees every HR image and their number. */
+export async function evaluateBy(
+  upscale: Upscale,
+  scale: number,
+  hrDir: string,
+  lrDir: string | undefined,
+  options: Pick<RunOptions, "signal" | "onProgress">,
+  each: (hr: LoadedPair["hr"], count: number) => void = () => {},
+): Promise<Evaluation> {
   const began = performance.now();
   const images: ImageScore[] = [];
-  let luma = 0;
   const pairs = await pairImages(hrDir, lrDir ?? null, scale);
-  const runner = model && new TileRunner(model);
   for (const [i, pair] of pairs.entries()) {
     options.signal?.throwIfAborted();
     const { hr, lr }: LoadedPair = await loadPair(pair, scale);
-    const sr = runner ? await upscaleRgb(runner, lr, options) : bicubic(lr, scale);
+    const sr = await upscale(lr);
     images.push({ name: pair.name, psnr: psnrY(sr, hr, scale), ssim: ssimY(sr, hr, scale) });
-    if (!runner) luma += bicubicLumaPsnr(hr, scale) / pairs.length;
+    each(hr, pairs.length);
     options.onProgress?.((i + 1) / pairs.length);
   }
   const mean = (key: "psnr" | "ssim"): number =>
@@ -55,7 +74,6 @@ export async function evaluateFolder(
   return {
     psnr: mean("psnr"),
     ssim: mean("ssim"),
-    ...(runner ? {} : { psnrLuma: luma }),
     images,
     seconds: (performance.now() - began) / 1000,
   };

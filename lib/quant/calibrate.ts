@@ -8,9 +8,9 @@ import type { F32 } from "../binding.ts";
 import type { Network } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
 import type { Memory } from "../tensor.ts";
-import type { Bounds } from "./codes.ts";
+import { type Bounds, jointBounds } from "./codes.ts";
 import { dobi, type RangeSearch } from "./ranges.ts";
-import { jointBounds, type QuantisedSites, type SiteKind } from "./sites.ts";
+import type { QuantisedSites, SiteKind } from "./sites.ts";
 
 /** Activations are thinned to about this many values before the search; extremes stay. */
 const SEARCH_VALUES = 400_000;

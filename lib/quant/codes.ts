@@ -19,6 +19,13 @@ export interface Bounds {
   readonly bits: number;
 }
 
+/** Lower and upper bound in one vector: the form in which attention and scan take theirs. */
+export function jointBounds(lower: number, upper: number, bits: number): Bounds {
+  const both: F32 = Float32Array.of(lower, upper);
+  const joint = new Var(both, [2], true);
+  return { lower: joint, upper: joint, granularity: "tensor", bits };
+}
+
 /** Codes of a (rows, columns) matrix under `bounds`. */
 export class Codes extends Var {
   readonly codes: U8;

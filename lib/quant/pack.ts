@@ -17,10 +17,10 @@ import { type Architecture, Network, type NetworkConfig } from "../models/networ
 import { ARCHITECTURES, architectureNamed, configProblem } from "../models/registry.ts";
 import { floats, floatsFrom } from "../tensor.ts";
 import { packCodes, unpackCodes } from "./bitpack.ts";
-import { type Bounds, Codes, quantize } from "./codes.ts";
+import { type Bounds, Codes, jointBounds, quantize } from "./codes.ts";
 import { codedModules, codedTensors, rowsOf, siteOrder } from "./layout.ts";
 import { type Policy, policyFor, type Scope } from "./policy.ts";
-import { jointBounds, QuantisedSites } from "./sites.ts";
+import { QuantisedSites } from "./sites.ts";
 import type { Student } from "./student.ts";
 
 /** Version of the file layout; readers refuse others. */

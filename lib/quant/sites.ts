@@ -5,7 +5,6 @@
  * and KEY.u/delta/bias/A/B/C/h (scan).
  */
 import { type Graph, Var } from "../autograd.ts";
-import type { F32 } from "../binding.ts";
 import { expected } from "../errors.ts";
 import type { Architecture, CodedModule, LayerWeights } from "../models/network.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
@@ -291,11 +290,4 @@ export class QuantisedSites implements Sites {
     if (!found) throw expected("ERR_CHECKPOINT", "quantised model", `bounds for "${site}"`, "none");
     return found;
   }
-}
-
-/** Lower and upper bound in one vector: the form in which attention and scan take theirs. */
-export function jointBounds(lower: number, upper: number, bits: number): Bounds {
-  const both: F32 = Float32Array.of(lower, upper);
-  const joint = new Var(both, [2], true);
-  return { lower: joint, upper: joint, granularity: "tensor", bits };
 }
