@@ -27,6 +27,7 @@ import { JsonLines, type Position, type TrainEvent } from "./events.ts";
 import type { Method, MethodContext, MethodStage, Prepared, RoutingTable } from "./method.ts";
 import { PatchSource } from "./patches.ts";
 import { runStage } from "./stages.ts";
+import { stateOf } from "./state.ts";
 
 export interface RunOptions {
   readonly bits: number;
@@ -188,6 +189,7 @@ export async function* runMethod(
       const steps = runStage(stages[index], from, options.signal, {
         save: (iteration) => save(index, iteration),
         heldOut: () => heldOutQuality(memory, student, source, patch),
+        state: () => stateOf(student.sites),
         resumed: state !== null && index === start,
       });
       for await (const event of steps) yield emit(event);
