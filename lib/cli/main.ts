@@ -10,7 +10,7 @@ import { expected, Spr2qError } from "../errors.ts";
 import { type Command, type CommandContext, nearestName, parseCommandLine } from "./args.ts";
 import { commandHelp, overviewHelp } from "./help.ts";
 import { ProgressLine } from "./progress.ts";
-import { packageVersion } from "./version.ts";
+import { packageVersion } from "../binding.ts";
 
 /** One entry of the command table. */
 export interface CommandEntry {

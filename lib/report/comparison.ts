@@ -131,5 +131,7 @@ export async function compareOn(
       ...slidersOf(name, result.label, { hr, bicubic: blurred, full: sharp, result: ours }),
     );
   }
+  fullRunner.release();
+  runner.release();
   return { contenders, crops, images: pairs.length };
 }

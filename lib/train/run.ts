@@ -197,6 +197,7 @@ export async function* runMethod(
     const result = await writeResult(out, prepared, settings, options, model.sha256);
     const seconds = (performance.now() - began) / 1000;
     const { file: written, bytes, table } = result;
+    if (table) yield emit({ type: "route", ...table });
     yield emit({
       type: "done",
       seconds,

@@ -7,7 +7,7 @@ import { METHODS } from "../../methods/registry.ts";
 import { quantizeModel, type QuantizeResult } from "../../methods/quantize.ts";
 import { defineCommand } from "../args.ts";
 import { writeQuantizeReport } from "../quantize_report.ts";
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../../binding.ts";
 
 /** The bits that the packed format knows. */
 const BITS = [8, 4, 2, 1];

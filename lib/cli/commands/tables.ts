@@ -14,7 +14,7 @@ import { readCells } from "../../tables/store.ts";
 import type { QualityTable } from "../../tables/table.ts";
 import { WeightFolder } from "../../tables/weights.ts";
 import { type CommandContext, defineCommand } from "../args.ts";
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../../binding.ts";
 
 /** A folder below that of SPR2Q_TEST_DATA, where an option left it open. */
 function folderOf(option: string | undefined, name: string, below: string): string {
