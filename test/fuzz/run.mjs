@@ -8,7 +8,15 @@
 // and makes the exit code 1; so does a hang of 20 seconds, or more than 3 GiB.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -37,7 +45,9 @@ const { values: options } = parseArgs({
     keep: { type: "boolean", default: false },
   },
 });
-const chosen = TARGETS.filter(({ name }) => !options.only || options.only.split(",").includes(name));
+const chosen = TARGETS.filter(
+  ({ name }) => !options.only || options.only.split(",").includes(name),
+);
 const shares = chosen.reduce((sum, { share }) => sum + share, 0);
 
 const output = (program, args) => {
@@ -45,7 +55,10 @@ const output = (program, args) => {
   return stdout?.trim() ?? "";
 };
 function must(program, args) {
-  const { status } = spawnSync(program, args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+  const { status } = spawnSync(program, args, {
+    cwd: root,
+    stdio: ["ignore", "ignore", "inherit"],
+  });
   if (status !== 0) process.exit(status ?? 1);
 }
 
@@ -53,7 +66,8 @@ function must(program, args) {
 function missing() {
   const resources = output("clang++", ["-print-resource-dir"]);
   if (!resources) return "clang++ is not installed";
-  const found = existsSync(join(resources, "lib")) && readdirSync(join(resources, "lib"), { recursive: true });
+  const found =
+    existsSync(join(resources, "lib")) && readdirSync(join(resources, "lib"), { recursive: true });
   if (!found || !found.some((name) => name.includes("clang_rt.fuzzer_no_main"))) {
     return "clang has no libFuzzer (Debian: libclang-rt-dev)";
   }
@@ -64,7 +78,10 @@ function missing() {
 function committed(name) {
   const path = join(CORPUS, `${name}.txt`);
   if (!existsSync(path)) return [];
-  return readFileSync(path, "utf8").split("\n").filter(Boolean).map((line) => Buffer.from(line, "base64"));
+  return readFileSync(path, "utf8")
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => Buffer.from(line, "base64"));
 }
 
 function folderOf(kind, name) {
@@ -83,7 +100,11 @@ function commandOf(target, counters, args) {
     env.LD_PRELOAD = output("clang++", ["-print-file-name=libclang_rt.asan-x86_64.so"]);
     env.SPR2Q_NATIVE = join(build, "fuzz_addon.node");
   }
-  return { program: process.execPath, args: [drive, target.name, `${counters}`, seeds, ...args], env };
+  return {
+    program: process.execPath,
+    args: [drive, target.name, `${counters}`, seeds, ...args],
+    env,
+  };
 }
 
 function fuzz(target, counters) {
@@ -99,8 +120,18 @@ function fuzz(target, counters) {
     ? [`-runs=${runs}`]
     : [`-max_total_time=${options.seconds ?? SHORT_SECONDS}`];
   const { program, args, env } = commandOf(target, counters, [
-    corpus, regressions, seeds, ...limit, `-max_len=${most}`, "-timeout=20", "-rss_limit_mb=3072",
-    "-print_final_stats=1", "-print_funcs=0", "-detect_leaks=0", "-reload=0", `-artifact_prefix=${join(build, `${name}-`)}`,
+    corpus,
+    regressions,
+    seeds,
+    ...limit,
+    `-max_len=${most}`,
+    "-timeout=20",
+    "-rss_limit_mb=3072",
+    "-print_final_stats=1",
+    "-print_funcs=0",
+    "-detect_leaks=0",
+    "-reload=0",
+    `-artifact_prefix=${join(build, `${name}-`)}`,
   ]);
   const log = join(build, `${name}.log`);
   const began = Date.now();
@@ -125,14 +156,18 @@ function fuzz(target, counters) {
     child.on("close", (status, signal) => {
       writeFileSync(log, text);
       const count = (pattern) => Number([...text.matchAll(pattern)].at(-1)?.[1] ?? Number.NaN);
-      const loaded = [...text.matchAll(/INFO: (\d+) counters in the modules|\((\d+) inline 8-bit/g)];
+      const loaded = [
+        ...text.matchAll(/INFO: (\d+) counters in the modules|\((\d+) inline 8-bit/g),
+      ];
       resolve({
         target: name,
         executions: count(/number_of_executed_units: (\d+)/g),
         seconds: Math.round((Date.now() - began) / 1000),
         reached: count(/ cov: (\d+)/g),
         counters: target.addon
-          ? loaded.filter(([, , native]) => native).reduce((sum, [, , n]) => Math.max(sum, Number(n) % 1e6), 0)
+          ? loaded
+              .filter(([, , native]) => native)
+              .reduce((sum, [, , n]) => Math.max(sum, Number(n) % 1e6), 0)
           : Number(loaded[0]?.[1] ?? loaded[0]?.[2]),
         inputs: readdirSync(corpus).length,
         megabytes: count(/peak_rss_mb:\s+(\d+)/g),

@@ -10,9 +10,15 @@ const INSTRUMENTED = ["lib/io", "lib/infer", "node_modules/pngjs/lib"];
 export function buildTargets(root) {
   const out = join(root, "out", "fuzz");
   rmSync(out, { recursive: true, force: true });
-  execFileSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", join(root, "test/fuzz")], { stdio: "inherit" });
+  execFileSync(
+    process.execPath,
+    [join(root, "node_modules/typescript/bin/tsc"), "-p", join(root, "test/fuzz")],
+    { stdio: "inherit" },
+  );
   // A pngjs of its own, so that its counters are not in the installed one.
-  cpSync(join(root, "node_modules", "pngjs"), join(out, "node_modules", "pngjs"), { recursive: true });
+  cpSync(join(root, "node_modules", "pngjs"), join(out, "node_modules", "pngjs"), {
+    recursive: true,
+  });
   writeFileSync(join(out, "package.json"), '{ "type": "module" }\n');
   const files = INSTRUMENTED.flatMap((folder) => {
     try {
