@@ -32,6 +32,7 @@ import {
   weightGranularity,
 } from "./policy.ts";
 import { type TokenGrid, tokenCodes, tokenPlaces } from "./token_ranges.ts";
+import { relu } from "./relu.ts";
 import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
 export type { Observer, SiteKind, Tap } from "./observation.ts";
@@ -95,7 +96,7 @@ export class QuantisedSites implements Sites {
     const rotation = this.rotations.get(key);
     const x = rotation ? ops.linear(g, input, rotation, null) : input;
     if (this.observer) {
-      this.#observeModule(this.observer, key, x, weight);
+      this.#observe(key, x, weight);
       return this.#float.linear(g, key, x, weight, bias);
     }
     const codes = this.#input(g, key, x);
@@ -107,13 +108,16 @@ export class QuantisedSites implements Sites {
     return codedLinear(g, codes, coded as Codes, bias);
   }
 
+  /** With a quantiser that begins at 0 behind it, a ReLU is what its clipping does. */
+  activation(g: Graph, _key: string, x: Var): Var | null {
+    if (this.policy.activation !== "relu") return null;
+    return this.observer ? relu(g, x) : x;
+  }
+
   depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var {
-    if (!inScope(this.policy, this.#module(key)))
-      return this.#float.depthwise(g, key, x, weight, bias, grid);
-    if (this.observer) {
-      this.#observeModule(this.observer, key, x, weight);
-      return this.#float.depthwise(g, key, x, weight, bias, grid);
-    }
+    const coded = inScope(this.policy, this.#module(key));
+    if (coded && this.observer) this.#observe(key, x, weight);
+    if (!coded || this.observer) return this.#float.depthwise(g, key, x, weight, bias, grid);
     return codedDepthwiseConv(g, this.#input(g, key, x), this.#weight(g, key, weight), bias, grid);
   }
 
@@ -235,9 +239,9 @@ export class QuantisedSites implements Sites {
     return found;
   }
 
-  #observeModule(observer: Observer, key: string, x: Var, weight: Var): void {
-    observer(this.inputSite(key), x, this.inputKind(key));
-    observer(`${key}.w`, weight, this.weightKind(key));
+  #observe(key: string, x: Var, weight: Var): void {
+    this.observer?.(this.inputSite(key), x, this.inputKind(key));
+    this.observer?.(`${key}.w`, weight, this.weightKind(key));
   }
 
   #probabilities(key: string): ProbabilityCodes {
