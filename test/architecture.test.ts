@@ -29,7 +29,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/models\//, /^lib\/quant\//, /^lib\/io\//, /^lib\/metrics\//],
   [/^lib\/train\//, /^lib\/infer\//, /^lib\/report\//],
   [/^lib\/methods\//],
-  [/^lib\/bench\//, /^lib\/tables\//],
+  [/^lib\/bench\//, /^lib\/serve\//, /^lib\/tables\//],
   [/^lib\/cli\//, /^lib\/index\.ts$/],
 ];
 

@@ -6,6 +6,7 @@
 import { Spr2qError } from "../errors.ts";
 import { conditionedTeacher } from "./condiquant.ts";
 import { RECIPES } from "../quant/recipes.ts";
+import type { DynamicGate } from "../quant/gate.ts";
 import { gatesOf } from "../quant/rectifier.ts";
 import { createStudent, type Student } from "../quant/student.ts";
 import { distill } from "../train/distill.ts";
@@ -47,11 +48,14 @@ export const SPR2Q: Method = {
       student,
       stages: [rgt, osrc],
       table: () => osrc.table(),
+      dynamicGates: osrc.dynamicGates,
       metadata: {
         ...from.metadata,
         rank: `${groups.rank}`,
         rectifiers: `${groups.experts}`,
         osrc: `${recipe.osrcIterations}`,
+        gate: recipe.gate,
+        tuning: recipe.tuning,
       },
     };
   },
@@ -66,12 +70,15 @@ class Osrc implements MethodStage {
   #start: OsrcStart | null = null;
   #after: number | null = null;
   #kept: RoutingTable["kept"] = "trained";
+  readonly #dynamic: ReadonlyMap<string, DynamicGate>;
 
   constructor(context: MethodContext, student: Student) {
     const { recipe } = context;
     this.#context = context;
     this.#student = student;
-    this.iterations = student.sites.rectifiers.size > 0 ? recipe.osrcIterations : 0;
+    this.#dynamic = new Map(student.sites.gates);
+    const gated = student.sites.rectifiers.size > 0 && recipe.gate !== "uniform";
+    this.iterations = gated ? recipe.osrcIterations : 0;
     this.#stage = distillationStage(context, student, {
       name: "osrc",
       iterations: this.iterations,
@@ -94,6 +101,11 @@ class Osrc implements MethodStage {
 
   step(at: number): ReturnType<MethodStage["step"]> {
     return this.#stage.step(at);
+  }
+
+  /** The input-dependent gates that RGT trained; none where gates are static. */
+  get dynamicGates(): ReadonlyMap<string, DynamicGate> {
+    return this.#dynamic;
   }
 
   /** Gates that did not lower the calibration loss are put back. */

@@ -33,7 +33,7 @@ import {
 } from "./policy.ts";
 import { type TokenGrid, tokenCodes, tokenPlaces } from "./token_ranges.ts";
 import { relu } from "./relu.ts";
-import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
+import { type Increment, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
 export type { Observer, SiteKind, Tap } from "./observation.ts";
 
@@ -53,6 +53,8 @@ export class QuantisedSites implements Sites {
   readonly gates: Map<string, DynamicGate> = new Map();
   /** Transposed rotations T^T (in, in) of inputs, by module key: the module sees x T. */
   readonly rotations: Map<string, Var> = new Map();
+  /** Increments of whole weights (the control "direct tuning"), by module key. */
+  readonly increments: Map<string, Increment> = new Map();
   /** Samples in the batch that flows now: a dynamic gate looks at each by itself. */
   samples = 1;
   /** Called with the gates that a dynamic gate chose. */
@@ -220,8 +222,10 @@ export class QuantisedSites implements Sites {
     return { granularity: weightGranularity(this.policy, this.#module(key)), role: "weight" };
   }
 
-  /** The weight of a module with its rectifiers merged, before quantisation (Eq. 9). */
+  /** The weight of a module with its rectifiers or its increment merged, before quantisation (Eq. 9). */
   mergedWeight(g: Graph, key: string, weight: Var, mixed?: Var): Var {
+    const increment = this.increments.get(key);
+    if (increment) return ops.add(g, weight, increment.value);
     const group = this.rectifiers.get(key);
     return group ? mergeRectifiers(g, weight, group, mixed) : weight;
   }
