@@ -45,10 +45,10 @@ const moduleName = (key: string): string =>
 
 export class QuantisedSites implements Sites {
   readonly policy: Policy;
-  readonly bounds: Map<string, Bounds>;
-  readonly rectifiers: Map<string, RectifierGroup>;
+  readonly bounds: Map<string, Bounds> = new Map();
+  readonly rectifiers: Map<string, RectifierGroup> = new Map();
   /** Weight codes of a frozen model, by module key. */
-  readonly frozen: Map<string, Codes>;
+  readonly frozen: Map<string, Codes> = new Map();
   /** Input-dependent gates (recipe `paper`), by module key; empty once OSRC has made them static. */
   readonly gates: Map<string, DynamicGate> = new Map();
   /** Transposed rotations T^T (in, in) of inputs, by module key: the module sees x T. */
@@ -70,18 +70,9 @@ export class QuantisedSites implements Sites {
   /** Codes of a value that several modules share (q, k, v), within one pass. */
   #shared = new WeakMap<Var, Map<Bounds, Codes>>();
 
-  constructor(
-    policy: Policy,
-    architecture: Architecture,
-    bounds: Map<string, Bounds> = new Map(),
-    rectifiers: Map<string, RectifierGroup> = new Map(),
-    frozen: Map<string, Codes> = new Map(),
-  ) {
+  constructor(policy: Policy, architecture: Architecture) {
     this.policy = policy;
     this.#modules = new Map(architecture.modules.map((module) => [module.name, module]));
-    this.bounds = bounds;
-    this.rectifiers = rectifiers;
-    this.frozen = frozen;
   }
 
   begin(grid: ops.Grid, window: number): void {
