@@ -31,6 +31,8 @@ export interface Policy {
   readonly granularity?: GranularityByModule;
   /** Modules whose inputs are turned by an orthonormal matrix before their quantiser, online. */
   readonly rotations?: RotationByModule;
+  /** "relu": stands in place of the GELU of SwinIR's MLPs; the quantiser behind it clips at 0. */
+  readonly activation?: "relu";
   /** Modules whose inputs have a range for each place of a token instead of one, by module name. */
   readonly tokenRanges?: TokenRangesByModule;
 }
