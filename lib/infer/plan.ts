@@ -81,15 +81,7 @@ export class Plan {
     const cancel: I32 = new Int32Array(1);
     const all = this.steps.length + 1; // the last one is done when the promise says so
     const told = onProgress ? (done: number) => onProgress(done / all) : null;
-    const work = native().runPlan(
-      this.#handle,
-      image,
-      output,
-      cancel,
-      seconds,
-      noiseTile,
-      told,
-    );
+    const work = native().runPlan(this.#handle, image, output, cancel, seconds, noiseTile, told);
     const finished = await untilAborted(work, signal, () => {
       cancel[0] = 1;
     });

@@ -3,11 +3,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { parseAst } from "vitest/node";
 
-const FUNCTIONS = new Set([
-  "FunctionDeclaration",
-  "FunctionExpression",
-  "ArrowFunctionExpression",
-]);
+const FUNCTIONS = new Set(["FunctionDeclaration", "FunctionExpression", "ArrowFunctionExpression"]);
 const LOOPS = new Set([
   "ForStatement",
   "ForInStatement",

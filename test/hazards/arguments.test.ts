@@ -120,7 +120,25 @@ describe("hostile lists of calls", () => {
     // Height counts rows: 200 of them are padded to 200, which 48 of them cannot be.
     const rows = 200;
     const views = [1, 0, rows, 1, 1, 0, 1, 0, -2, 0, rows, 0];
-    const code = [-1, 1, rows, rows, 4 * rows, 0, op("padImage"), 4, -1, ...views, 1, 1, 1, rows, 1, 1, 0];
+    const code = [
+      -1,
+      1,
+      rows,
+      rows,
+      4 * rows,
+      0,
+      op("padImage"),
+      4,
+      -1,
+      ...views,
+      1,
+      1,
+      1,
+      rows,
+      1,
+      1,
+      0,
+    ];
     const handle = plan(code, 64, rows, 4);
     const before = n.threads();
     n.threads(2);

@@ -33,10 +33,40 @@ const call = native() as unknown as Record<string, (...values: unknown[]) => unk
 const ARRAY = { F32: Float32Array, U8: Uint8Array, I32: Int32Array } as const;
 const SIDES = [0, 1, 2, 3, 4, 5, 8, 16, 31, 64, 256, 1024] as const;
 const HOSTILE: readonly unknown[] = [
-  Number.NaN, Number.POSITIVE_INFINITY, -1, -0, 0.5, 2 ** 31, 2 ** 32, 2 ** 53, -(2 ** 53), 2 ** 52, 1e300, 3037000500,
-  undefined, null, "4", 4n, true, Symbol("4"), [], {}, () => 4, new Date(4), new Float64Array(4), new DataView(new ArrayBuffer(16)),
-  new Uint8ClampedArray(64), new BigInt64Array(8), new ArrayBuffer(64), { length: 4, 0: 1 },
-  { valueOf: () => { throw new TypeError("no"); } }, new Proxy(new Float32Array(64), {}),
+  Number.NaN,
+  Number.POSITIVE_INFINITY,
+  -1,
+  -0,
+  0.5,
+  2 ** 31,
+  2 ** 32,
+  2 ** 53,
+  -(2 ** 53),
+  2 ** 52,
+  1e300,
+  3037000500,
+  undefined,
+  null,
+  "4",
+  4n,
+  true,
+  Symbol("4"),
+  [],
+  {},
+  () => 4,
+  new Date(4),
+  new Float64Array(4),
+  new DataView(new ArrayBuffer(16)),
+  new Uint8ClampedArray(64),
+  new BigInt64Array(8),
+  new ArrayBuffer(64),
+  { length: 4, 0: 1 },
+  {
+    valueOf: () => {
+      throw new TypeError("no");
+    },
+  },
+  new Proxy(new Float32Array(64), {}),
 ];
 /** Arrays that many arguments of one call may share. */
 const COMMON = new ArrayBuffer(4096);
@@ -70,8 +100,9 @@ class Choices {
     const bytes = length * Type.BYTES_PER_ELEMENT;
     if (how < 130) return new Type(length).fill(this.byte());
     if (how < 150) return null;
-    if (how < 180) return new Type(COMMON, (this.byte() % 8) * Type.BYTES_PER_ELEMENT, length % 512);
-    if (how < 195) return new Type(new SharedArrayBuffer(bytes));
+    if (how < 180)
+      return new Type(COMMON, (this.byte() % 8) * Type.BYTES_PER_ELEMENT, length % 512);
+    if (how < 195) return new Type(new SharedArrayBuffer(bytes) as unknown as ArrayBuffer);
     if (how < 215) return shrunk(Type, bytes);
     if (how < 235) return detached(Type, length);
     if (how < 245) return new Type(new ArrayBuffer(bytes + 8), Type.BYTES_PER_ELEMENT, length);
@@ -109,18 +140,29 @@ const OTHERS: readonly ((choices: Choices) => unknown)[] = [
   (c) => call.runPlan(...Array.from({ length: c.byte() % 9 }, () => c.array("F32"))),
   (c) => {
     const code = Float64Array.from({ length: c.byte() % 64 }, () => Number(c.byte()) - 3);
-    const constants = Array.from({ length: c.byte() % 3 }, () => c.array(c.of(["F32", "U8", "I32"])));
+    const constants = Array.from({ length: c.byte() % 3 }, () =>
+      c.array(c.of(["F32", "U8", "I32"])),
+    );
     const sizes = [c.number(), c.number(), c.number()];
-    const plan = call.createPlan(c.byte() < 230 ? code : c.of(HOSTILE), c.byte() < 230 ? constants : c.of(HOSTILE), ...sizes);
+    const plan = call.createPlan(
+      c.byte() < 230 ? code : c.of(HOSTILE),
+      c.byte() < 230 ? constants : c.of(HOSTILE),
+      ...sizes,
+    );
     call.releasePlan(plan);
-    must(orRefusal(() => call.runPlan(plan, COMMON, COMMON, null, null, 0, null)) === null, "a released plan does not run");
+    must(
+      orRefusal(() => call.runPlan(plan, COMMON, COMMON, null, null, 0, null)) === null,
+      "a released plan does not run",
+    );
   },
 ];
 
 export const words: string[] = [];
 
 export function seeds(): Uint8Array[] {
-  return [...OPS, ...OTHERS].map((_, op) => Uint8Array.from({ length: 96 }, (_, i) => (i ? (i * 37 + op * 11) % 130 : op)));
+  return [...OPS, ...OTHERS].map((_, op) =>
+    Uint8Array.from({ length: 96 }, (_, i) => (i ? (i * 37 + op * 11) % 130 : op)),
+  );
 }
 
 export function fuzz(input: Uint8Array): void {

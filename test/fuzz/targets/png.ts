@@ -13,22 +13,61 @@ import { must, orRefusal } from "./outcome.ts";
 const [RAW, MENDED, MADE] = [0, 1, 2];
 /** Samples an image may have here, so that one takes well below a millisecond. */
 const MOST_SAMPLES = 4096;
-const KINDS = [[0, 1], [0, 2], [0, 4], [0, 8], [0, 16], [2, 8], [2, 16], [3, 1], [3, 2], [3, 4], [3, 8], [4, 8], [4, 16], [6, 8], [6, 16]] as const;
+const KINDS = [
+  [0, 1],
+  [0, 2],
+  [0, 4],
+  [0, 8],
+  [0, 16],
+  [2, 8],
+  [2, 16],
+  [3, 1],
+  [3, 2],
+  [3, 4],
+  [3, 8],
+  [4, 8],
+  [4, 16],
+  [6, 8],
+  [6, 16],
+] as const;
 
-export const words = ["IHDR", "PLTE", "tRNS", "IDAT", "IEND", "gAMA", "bKGD", "sBIT", "ABCD", "\x00\x00\x00\x01", "\x00\x00\x00\x0d", "\xff\xff\xff\xff", "\x7f\xff\xff\xff"];
+export const words = [
+  "IHDR",
+  "PLTE",
+  "tRNS",
+  "IDAT",
+  "IEND",
+  "gAMA",
+  "bKGD",
+  "sBIT",
+  "ABCD",
+  "\x00\x00\x00\x01",
+  "\x00\x00\x00\x0d",
+  "\xff\xff\xff\xff",
+  "\x7f\xff\xff\xff",
+];
 
 export function seeds(): Uint8Array[] {
   const files = KINDS.flatMap(([colorType, bitDepth], i) =>
     [false, true].map((interlaced) =>
       makePng({
-        width: 5 + i, height: 3 + (i % 4), bitDepth, colorType, interlaced,
+        width: 5 + i,
+        height: 3 + (i % 4),
+        bitDepth,
+        colorType,
+        interlaced,
         palette: colorType === 3 ? [9, 8, 7, 200, 100, 50] : undefined,
-        transparency: [, 0, 2, 3].indexOf(colorType) > 0 && i % 2 ? Buffer.alloc(colorType === 0 ? 2 : colorType === 2 ? 6 : 1) : undefined,
+        transparency:
+          colorType < 4 && i % 2
+            ? Buffer.alloc(colorType === 0 ? 2 : colorType === 2 ? 6 : 1)
+            : undefined,
         sample: (x, y, c) => (x * 3 + y * 5 + c * 7) % (colorType === 3 ? 2 : 2 ** bitDepth),
       }),
     ),
   );
-  const made = KINDS.map((_, i) => Buffer.from([MADE, i, i % 2, 7, 5, 6, 2, 255, ...Array(60).keys()]));
+  const made = KINDS.map((_, i) =>
+    Buffer.from([MADE, i, i % 2, 7, 5, 6, 2, 255, ...Array(60).keys()]),
+  );
   return [...files.map((file, i) => Buffer.from([i % 2 ? RAW : MENDED, ...file])), ...made];
 }
 
@@ -71,17 +110,29 @@ function make(p: Buffer): Buffer {
   const samples = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }[colorType] ?? 1;
   const plane = (x: number, y: number, dx: number, dy: number) => {
     const w = Math.ceil(Math.max(0, width - x) / dx);
-    return w ? Math.ceil(Math.max(0, height - y) / dy) * (1 + Math.ceil((w * bitDepth * samples) / 8)) : 0;
+    return w
+      ? Math.ceil(Math.max(0, height - y) / dy) * (1 + Math.ceil((w * bitDepth * samples) / 8))
+      : 0;
   };
-  const size = interlace % 3 === 1
-    ? plane(0, 0, 8, 8) + plane(4, 0, 8, 8) + plane(0, 4, 4, 8) + plane(2, 0, 4, 4) + plane(0, 2, 2, 4) + plane(1, 0, 2, 2) + plane(0, 1, 1, 2)
-    : plane(0, 0, 1, 1);
+  const size =
+    interlace % 3 === 1
+      ? plane(0, 0, 8, 8) +
+        plane(4, 0, 8, 8) +
+        plane(0, 4, 4, 8) +
+        plane(2, 0, 4, 4) +
+        plane(0, 2, 2, 4) +
+        plane(1, 0, 2, 2) +
+        plane(0, 1, 1, 2)
+      : plane(0, 0, 1, 1);
   const rows = body(Math.min(0xffff, Math.max(0, size + (spare >= 240 ? spare - 248 : 0))));
   // Mostly filters that exist: a row begins where the last one ended.
   if (spare < 200 && interlace % 3 === 0 && height) {
     const row = rows.length / height;
     for (let y = 0; y < height; y++) rows[y * row] %= 5;
-  } else if (spare < 220) rows.forEach((value, i) => { rows[i] = value % 5; });
+  } else if (spare < 220)
+    rows.forEach((value, i) => {
+      rows[i] = value % 5;
+    });
   const data = stored(rows);
   return Buffer.concat([
     SIGNATURE,
@@ -102,9 +153,15 @@ export function fuzz(input: Buffer): void {
   if (!image) return;
   const { width, height, channels, data } = image;
   must(data.length === width * height * channels, "an image has its samples");
-  must(toRgbFloat(image).every((value) => value >= 0 && value <= 1), "floats lie in 0 ... 1");
+  must(
+    toRgbFloat(image).every((value) => value >= 0 && value <= 1),
+    "floats lie in 0 ... 1",
+  );
   must(toRgb8(image).data.length === width * height * 3, "RGB has three channels");
   if (input[0] !== MADE || file.length % 8) return;
   const again = decodePng(encodePng(image), "again.png");
-  must(again.channels === channels && again.data.every((value, i) => value === data[i]), "a written image reads the same");
+  must(
+    again.channels === channels && again.data.every((value, i) => value === data[i]),
+    "a written image reads the same",
+  );
 }

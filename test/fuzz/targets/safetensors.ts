@@ -6,8 +6,30 @@ import { must, orRefusal } from "./outcome.ts";
 const MOST_DATA = 4096;
 
 export const words = [
-  '"dtype":"', '"shape":[', '"data_offsets":[', '"__metadata__":{', '"F32"', '"F16"', '"BF16"', '"F64"', '"I64"', '"I32"',
-  '"I8"', '"U8"', '"BOOL"', '"F8_E4M3"', "9007199254740992", "-1", "1e3", "0.5", "{}", "[]", "null", '"__proto__"', "\\u0000", "},",
+  '"dtype":"',
+  '"shape":[',
+  '"data_offsets":[',
+  '"__metadata__":{',
+  '"F32"',
+  '"F16"',
+  '"BF16"',
+  '"F64"',
+  '"I64"',
+  '"I32"',
+  '"I8"',
+  '"U8"',
+  '"BOOL"',
+  '"F8_E4M3"',
+  "9007199254740992",
+  "-1",
+  "1e3",
+  "0.5",
+  "{}",
+  "[]",
+  "null",
+  '"__proto__"',
+  "\\u0000",
+  "},",
 ];
 
 export function seeds(): Uint8Array[] {
@@ -24,7 +46,10 @@ export function seeds(): Uint8Array[] {
     '{"i":{"dtype":"I32","shape":[1],"data_offsets":[0,4]}}',
   ];
   const whole = Buffer.from([0, ...file]);
-  return [whole, ...headers.map((header) => Buffer.concat([Buffer.from([1]), Buffer.from(header)]))];
+  return [
+    whole,
+    ...headers.map((header) => Buffer.concat([Buffer.from([1]), Buffer.from(header)])),
+  ];
 }
 
 /** A file around the header `text`, with as many bytes of data as it speaks of. */
@@ -45,7 +70,10 @@ export function fuzz(input: Buffer): void {
   const read = orRefusal(() => readSafetensors(file, "file.safetensors"));
   if (!read) return;
   for (const [name, tensor] of read.tensors) {
-    must(elementCount(tensor.shape) === tensor.data.length, `${name} has the elements of its shape`);
+    must(
+      elementCount(tensor.shape) === tensor.data.length,
+      `${name} has the elements of its shape`,
+    );
   }
   // What was read can be written, and reads the same.
   const again = readSafetensors(writeSafetensors(read.tensors, read.metadata), "again");
