@@ -152,7 +152,8 @@ struct Conv2d {
   int64_t batch, height, width, in, out, kernel;
   SPR2Q_FIELDS(x, weight, bias, y, batch, height, width, in, out, kernel)
   const char* check() const {
-    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 1 || kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * in && y.size >= batch * height * width * out);
     SPR2Q_NEED(weight.size >= out * in * kernel * kernel && absent_or(bias, out));
@@ -165,7 +166,8 @@ struct Conv2dGradInput {
   int64_t batch, height, width, in, out, kernel;
   SPR2Q_FIELDS(gy, weight, gx, batch, height, width, in, out, kernel)
   const char* check() const {
-    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 1 || kernel == 3 || kernel == 5);
     SPR2Q_NEED(gx.size >= batch * height * width * in && gy.size >= batch * height * width * out);
     SPR2Q_NEED(weight.size >= out * in * kernel * kernel);
@@ -178,7 +180,8 @@ struct Conv2dGradWeight {
   int64_t batch, height, width, in, out, kernel;
   SPR2Q_FIELDS(gy, x, gweight, gbias, batch, height, width, in, out, kernel)
   const char* check() const {
-    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 1 || kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * in && gy.size >= batch * height * width * out);
     SPR2Q_NEED(gweight.size >= out * in * kernel * kernel && absent_or(gbias, out));
@@ -192,7 +195,8 @@ struct DepthwiseConv {
   int64_t batch, height, width, channels, kernel;
   SPR2Q_FIELDS(x, weight, bias, y, batch, height, width, channels, kernel)
   const char* check() const {
-    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * channels);
     SPR2Q_NEED(y.size >= batch * height * width * channels);
@@ -206,7 +210,8 @@ struct DepthwiseConvGradInput {
   int64_t batch, height, width, channels, kernel;
   SPR2Q_FIELDS(gy, weight, gx, batch, height, width, channels, kernel)
   const char* check() const {
-    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(gx.size >= batch * height * width * channels);
     SPR2Q_NEED(gy.size >= batch * height * width * channels);
@@ -220,7 +225,8 @@ struct DepthwiseConvGradWeight {
   int64_t batch, height, width, channels, kernel;
   SPR2Q_FIELDS(gy, x, gweight, gbias, batch, height, width, channels, kernel)
   const char* check() const {
-    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * channels);
     SPR2Q_NEED(gy.size >= batch * height * width * channels);
@@ -243,7 +249,8 @@ struct CodedDepthwiseConv {
                width, channels, kernel, x_bits, weight_bits, x_granularity, weight_granularity,
                storage_bits)
   const char* check() const {
-    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(x_bits >= 1 && x_bits <= 8 && weight_bits >= 1 && weight_bits <= 8);
     SPR2Q_NEED(storage_bits == 8 || storage_bits == weight_bits);
