@@ -199,7 +199,11 @@ static inline VecF min(VecF a, VecF b) { SPR2Q_LANES(a.v[i] < b.v[i] ? a.v[i] : 
 static inline VecF sqrt(VecF a) { SPR2Q_LANES(__builtin_sqrtf(a.v[i])); }
 static inline VecF round_even(VecF a) { SPR2Q_LANES(__builtin_nearbyintf(a.v[i])); }
 static inline VecF where_le(VecF a, VecF b, VecF x, VecF y) { SPR2Q_LANES(a.v[i] <= b.v[i] ? x.v[i] : y.v[i]); }
-static inline VecF scale_pow2(VecF a, VecF e) { SPR2Q_LANES(__builtin_ldexpf(a.v[i], static_cast<int>(e.v[i]))); }
+// As an integer, also where the vector sets give infinity or nothing; NaN is among those.
+static inline int exponent_of(float e) {
+  return static_cast<int>(e > -300.0f ? (e < 300.0f ? e : 300.0f) : -300.0f);
+}
+static inline VecF scale_pow2(VecF a, VecF e) { SPR2Q_LANES(__builtin_ldexpf(a.v[i], exponent_of(e.v[i]))); }
 static inline float sum(VecF a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 static inline float largest(VecF a) {
   float m = a.v[0];

@@ -19,12 +19,12 @@ mkdirSync(seeds, { recursive: true });
 target.seeds().forEach((seed, i) => {
   writeFileSync(join(seeds, `seed-${i}`), seed);
 });
-const words = (target.words ?? []).map((word) =>
+const words = target.words.map((word) =>
   [...Buffer.from(word, "latin1")].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`),
 );
 const dictionary = `${seeds}.dict`;
 writeFileSync(dictionary, words.map((word) => `"${word.join("")}"\n`).join(""));
 console.error(`INFO: ${globalThis.fuzz.loaded} counters in the modules of this target`);
-engine.exports.run([...rest, `-dict=${dictionary}`], (bytes) => {
+engine.exports.run(words.length ? [...rest, `-dict=${dictionary}`] : rest, (bytes) => {
   target.fuzz(bytes);
 });

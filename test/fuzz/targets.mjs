@@ -1,7 +1,7 @@
 // Compiles the targets with the sources that they import, and instruments the readers of files and
 // pngjs: out/fuzz. Returns the number of counters.
 import { execFileSync } from "node:child_process";
-import { cpSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { instrument } from "./instrument.mjs";
 
@@ -19,7 +19,6 @@ export function buildTargets(root) {
   cpSync(join(root, "node_modules", "pngjs"), join(out, "node_modules", "pngjs"), {
     recursive: true,
   });
-  writeFileSync(join(out, "package.json"), '{ "type": "module" }\n');
   const files = INSTRUMENTED.flatMap((folder) => {
     try {
       return readdirSync(join(out, folder)).map((name) => join(out, folder, name));

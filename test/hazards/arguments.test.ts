@@ -55,6 +55,38 @@ test("a scale whose square leaves 64 bits is refused", () => {
   expect(refusal(call)).toMatch(/scale <= kMostScale/);
 });
 
+test("packed weights begin where a float may", () => {
+  const packed = new Uint8Array(4 * 5 * 16 + 1).subarray(1);
+  expect(refusal(() => n.packLinear(new Float32Array(64), null, packed, 4, 16))).toMatch(/aligned/);
+});
+
+test("a matrix of no columns is refused, however many rows it has", () => {
+  expect(refusal(() => n.transpose(four(), four(), 2 ** 40, 0))).toMatch(/columns > 0/);
+});
+
+test("a batch of no samples is refused: their sizes would be bounded by nothing", () => {
+  const none = new Float32Array(0);
+  const scan = () =>
+    n.selectiveScan(
+      none,
+      none,
+      four(),
+      none,
+      none,
+      four(),
+      four(),
+      null,
+      none,
+      null,
+      0,
+      2 ** 40,
+      1,
+      1,
+      8,
+    );
+  expect(refusal(scan)).toMatch(/batch > 0/);
+});
+
 test("negative sizes are refused where their product is positive", () => {
   expect(refusal(() => n.transpose(four(), four(), -2, -2))).toMatch(/rows >= 0/);
   expect(refusal(() => n.add(four(), four(), four(), -1))).toMatch(/n >= 0/);

@@ -24,6 +24,12 @@ template <class View>
 static inline bool absent_or(const View& view, int64_t size) {
   return view.data == nullptr || view.size >= size;
 }
+// Pixels of a sample at most where a batch has no samples, whose arrays would bound them.
+constexpr int64_t kMostPixelsOfNone = 1 << 20;
+// True where floats may lie in these bytes.
+static inline bool aligned(const U8& view) {
+  return reinterpret_cast<uintptr_t>(view.data) % sizeof(float) == 0;
+}
 // True where rows * columns elements fit `size`, however large the numbers.
 static inline bool holds(int64_t size, int64_t rows, int64_t columns) {
   int64_t product = 0;

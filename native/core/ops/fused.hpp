@@ -31,6 +31,7 @@ struct FusedCodedLinear {
     SPR2Q_NEED(rows >= 0 && in > 0 && out > 0 && out <= kMostFused);
     SPR2Q_NEED(x_bits >= 1 && x_bits <= 8 && weight_bits >= 1 && weight_bits <= 8);
     SPR2Q_NEED(holds(x.size, rows, in) && packed.size >= packed_coded_linear_bytes(in, out));
+    SPR2Q_NEED(aligned(packed));
     SPR2Q_NEED(absent_or(added, rows * out) && absent_or(residual, rows * out));
     SPR2Q_NEED(!residual == !scale && absent_or(scale, out));
     SPR2Q_NEED(kept >= 0 && kept <= out && absent_or(y, rows * kept));

@@ -31,7 +31,7 @@ struct PackLinear {
   SPR2Q_FIELDS(weight, bias, packed, in, out)
   const char* check() const {
     SPR2Q_NEED(in > 0 && out > 0 && weight.size >= out * in && absent_or(bias, out));
-    SPR2Q_NEED(packed.size >= packed_linear_bytes(in, out));
+    SPR2Q_NEED(packed.size >= packed_linear_bytes(in, out) && aligned(packed));
     return nullptr;
   }
 };
@@ -44,7 +44,7 @@ struct PackedLinear {
   const char* check() const {
     SPR2Q_NEED(rows >= 0 && in > 0 && out > 0);
     SPR2Q_NEED(x.size >= rows * in && y.size >= rows * out);
-    SPR2Q_NEED(packed.size >= packed_linear_bytes(in, out));
+    SPR2Q_NEED(packed.size >= packed_linear_bytes(in, out) && aligned(packed));
     return nullptr;
   }
 };
@@ -127,6 +127,7 @@ struct PackCodedLinear {
     SPR2Q_NEED(weight_lower.size >= bound_count(weight_granularity, out, in));
     SPR2Q_NEED(weight_upper.size >= upper_count(weight_granularity, out));
     SPR2Q_NEED(absent_or(bias, out) && packed.size >= packed_coded_linear_bytes(in, out));
+    SPR2Q_NEED(aligned(packed));
     return nullptr;
   }
 };
@@ -139,7 +140,7 @@ struct PackedCodedLinear {
     SPR2Q_NEED(rows >= 0 && in > 0 && out > 0);
     SPR2Q_NEED(x_bits >= 1 && x_bits <= 8 && weight_bits >= 1 && weight_bits <= 8);
     SPR2Q_NEED(x.size >= rows * in && y.size >= rows * out);
-    SPR2Q_NEED(packed.size >= packed_coded_linear_bytes(in, out));
+    SPR2Q_NEED(packed.size >= packed_coded_linear_bytes(in, out) && aligned(packed));
     return nullptr;
   }
 };
@@ -152,6 +153,7 @@ struct Conv2d {
   SPR2Q_FIELDS(x, weight, bias, y, batch, height, width, in, out, kernel)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 1 || kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * in && y.size >= batch * height * width * out);
     SPR2Q_NEED(weight.size >= out * in * kernel * kernel && absent_or(bias, out));
@@ -165,6 +167,7 @@ struct Conv2dGradInput {
   SPR2Q_FIELDS(gy, weight, gx, batch, height, width, in, out, kernel)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 1 || kernel == 3 || kernel == 5);
     SPR2Q_NEED(gx.size >= batch * height * width * in && gy.size >= batch * height * width * out);
     SPR2Q_NEED(weight.size >= out * in * kernel * kernel);
@@ -178,6 +181,7 @@ struct Conv2dGradWeight {
   SPR2Q_FIELDS(gy, x, gweight, gbias, batch, height, width, in, out, kernel)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && in > 0 && out > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 1 || kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * in && gy.size >= batch * height * width * out);
     SPR2Q_NEED(gweight.size >= out * in * kernel * kernel && absent_or(gbias, out));
@@ -192,6 +196,7 @@ struct DepthwiseConv {
   SPR2Q_FIELDS(x, weight, bias, y, batch, height, width, channels, kernel)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * channels);
     SPR2Q_NEED(y.size >= batch * height * width * channels);
@@ -206,6 +211,7 @@ struct DepthwiseConvGradInput {
   SPR2Q_FIELDS(gy, weight, gx, batch, height, width, channels, kernel)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(gx.size >= batch * height * width * channels);
     SPR2Q_NEED(gy.size >= batch * height * width * channels);
@@ -220,6 +226,7 @@ struct DepthwiseConvGradWeight {
   SPR2Q_FIELDS(gy, x, gweight, gbias, batch, height, width, channels, kernel)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(x.size >= batch * height * width * channels);
     SPR2Q_NEED(gy.size >= batch * height * width * channels);
@@ -243,6 +250,7 @@ struct CodedDepthwiseConv {
                storage_bits)
   const char* check() const {
     SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0);
+    SPR2Q_NEED(batch > 0 || height * width <= kMostPixelsOfNone);
     SPR2Q_NEED(kernel == 3 || kernel == 5);
     SPR2Q_NEED(x_bits >= 1 && x_bits <= 8 && weight_bits >= 1 && weight_bits <= 8);
     SPR2Q_NEED(storage_bits == 8 || storage_bits == weight_bits);

@@ -158,7 +158,7 @@ struct PadImage {
   int64_t batch, height, width, padded_height, padded_width, channels, reflect;
   SPR2Q_FIELDS(x, mean, y, batch, height, width, padded_height, padded_width, channels, reflect)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && height > 0 && width > 0 && channels > 0 && mean.size >= channels);
+    SPR2Q_NEED(batch > 0 && height > 0 && width > 0 && channels > 0 && mean.size >= channels);
     SPR2Q_NEED(reflect == 0 || reflect == 1);
     SPR2Q_NEED(padded_height >= height && padded_height <= 2 * height - reflect);
     SPR2Q_NEED(padded_width >= width && padded_width <= 2 * width - reflect);
@@ -176,7 +176,7 @@ struct PixelShuffle {
   int64_t batch, height, width, channels, scale, out_height, out_width;
   SPR2Q_FIELDS(x, mean, y, batch, height, width, channels, scale, out_height, out_width)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && scale >= 1 && scale <= kMostScale && channels > 0 && mean.size >= channels);
+    SPR2Q_NEED(batch > 0 && scale >= 1 && scale <= kMostScale && channels > 0 && mean.size >= channels);
     SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
     SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
     SPR2Q_NEED(x.size >= batch * height * width * channels * scale * scale);
@@ -190,7 +190,7 @@ struct PixelShuffleGrad {
   int64_t batch, height, width, channels, scale, out_height, out_width;
   SPR2Q_FIELDS(gy, gx, batch, height, width, channels, scale, out_height, out_width)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && scale >= 1 && scale <= kMostScale && channels > 0);
+    SPR2Q_NEED(batch > 0 && scale >= 1 && scale <= kMostScale && channels > 0);
     SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
     SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
     SPR2Q_NEED(gx.size >= batch * height * width * channels * scale * scale);

@@ -13,7 +13,7 @@ namespace spr2q {
 // out = sum q^2 v / sum q^2. Optional output probabilities(batch*windows, heads, w*w, w*w): softmax
 // before any quantiser, for calibration. height and width are multiples of window.
 #define SPR2Q_ATTENTION_CHECK(tokens_of)                                                      \
-  SPR2Q_NEED(batch >= 0 && heads > 0 && head_dim > 0 && head_dim <= 64 && window > 0);         \
+  SPR2Q_NEED(batch > 0 && heads > 0 && head_dim > 0 && head_dim <= 64 && window > 0);         \
   SPR2Q_NEED(window <= 32 && shift >= 0 && shift < window);                                    \
   SPR2Q_NEED(height > 0 && width > 0 && height % window == 0 && width % window == 0);          \
   SPR2Q_NEED(probability_codes >= 0 && probability_codes <= 2 && bits >= 1 && bits <= 8);      \
@@ -90,7 +90,7 @@ struct Route {
   int64_t batch, tokens, count, mode, seed, tile, layer, first;
   SPR2Q_FIELDS(logits, classes, batch, tokens, count, mode, seed, tile, layer, first)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0 && first >= 0);
+    SPR2Q_NEED(batch > 0 && tokens > 0 && count > 0 && first >= 0);
     SPR2Q_NEED(logits.size >= batch * tokens * count && classes.size >= batch * tokens);
     return nullptr;
   }
@@ -105,7 +105,7 @@ struct RouteGrad {
   SPR2Q_FIELDS(logits, pool, gprompt, glogits, batch, tokens, count, states, mode, seed, tile,
                layer)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0 && states > 0);
+    SPR2Q_NEED(batch > 0 && tokens > 0 && count > 0 && states > 0);
     SPR2Q_NEED(logits.size >= batch * tokens * count && glogits.size >= batch * tokens * count);
     SPR2Q_NEED(pool.size >= count * states && gprompt.size >= batch * tokens * states);
     return nullptr;
@@ -121,7 +121,7 @@ struct SortTokens {
   int64_t batch, tokens, count;
   SPR2Q_FIELDS(classes, order, inverse, batch, tokens, count)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0 && count <= kMostClasses);
+    SPR2Q_NEED(batch > 0 && tokens > 0 && count > 0 && count <= kMostClasses);
     SPR2Q_NEED(batch * tokens <= INT32_MAX);
     SPR2Q_NEED(classes.size >= batch * tokens && order.size >= batch * tokens);
     SPR2Q_NEED(absent_or(inverse, batch * tokens));
@@ -168,7 +168,7 @@ struct SelectiveScan {
   SPR2Q_FIELDS(u, delta, A, B, C, D, delta_bias, state_bounds, y, states, batch, length, channels,
                state_count, state_bits)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && length > 0 && channels > 0 && state_count > 0 && state_count <= 64);
+    SPR2Q_NEED(batch > 0 && length > 0 && channels > 0 && state_count > 0 && state_count <= 64);
     const int64_t size = batch * length * channels, narrow = batch * length * state_count;
     SPR2Q_NEED(u.size >= size && delta.size >= size && y.size >= size);
     SPR2Q_NEED(A.size >= channels * state_count && B.size >= narrow && C.size >= narrow);
@@ -188,7 +188,7 @@ struct SelectiveScanGrad {
   SPR2Q_FIELDS(u, delta, A, B, C, D, delta_bias, state_bounds, gy, gu, gdelta, gA, gB, gC, gD,
                gdelta_bias, gstate_bounds, batch, length, channels, state_count, state_bits)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && length > 0 && channels > 0 && state_count > 0 && state_count <= 64);
+    SPR2Q_NEED(batch > 0 && length > 0 && channels > 0 && state_count > 0 && state_count <= 64);
     const int64_t size = batch * length * channels, narrow = batch * length * state_count;
     SPR2Q_NEED(u.size >= size && delta.size >= size && gy.size >= size);
     SPR2Q_NEED(gu.size >= size && gdelta.size >= size);

@@ -102,7 +102,7 @@ class Choices {
     if (how < 150) return null;
     if (how < 180)
       return new Type(COMMON, (this.byte() % 8) * Type.BYTES_PER_ELEMENT, length % 512);
-    if (how < 195) return new Type(new SharedArrayBuffer(bytes));
+    if (how < 195) return new Type(new SharedArrayBuffer(bytes) as unknown as ArrayBuffer);
     if (how < 215) return shrunk(Type, bytes);
     if (how < 235) return detached(Type, length);
     if (how < 245) return new Type(new ArrayBuffer(bytes + 8), Type.BYTES_PER_ELEMENT, length);

@@ -58,7 +58,7 @@ export function seeds(): Uint8Array[] {
         interlaced,
         palette: colorType === 3 ? [9, 8, 7, 200, 100, 50] : undefined,
         transparency:
-          [0, 2, 3].includes(colorType) && i % 2
+          colorType < 4 && i % 2
             ? Buffer.alloc(colorType === 0 ? 2 : colorType === 2 ? 6 : 1)
             : undefined,
         sample: (x, y, c) => (x * 3 + y * 5 + c * 7) % (colorType === 3 ? 2 : 2 ** bitDepth),
