@@ -146,8 +146,9 @@ export class Upscaler {
    * before it is decoded, and else as {@link readPng} and {@link checkUpscalable}.
    */
   async read(path: string, options: UpscalerOptions = {}): Promise<RasterImage> {
+    const engine = this.#alive();
     const outline = await outlinePng(path);
-    if (outline) this.#settings(this.#alive(), outline, savingBytes(outline, this.scale), options);
+    if (outline) this.#settings(engine, outline, savingBytes(outline, this.scale), options);
     const image = await readPng(path);
     checkUpscalable(image, this.scale, path, false);
     return image;
