@@ -55,8 +55,9 @@ export function readLibrary(file: Buffer): Library {
     const end = section.offset + section.size;
     if (section.type === DYNAMIC_SYMBOLS) {
       for (let at = section.offset; at < end; at += 24) {
+        const global = file[at + 4] >> 4 !== 0;
         const defined = file.readUInt16LE(at + 6) !== 0;
-        if (defined) exported.push(text(strings, file.readUInt32LE(at)));
+        if (global && defined) exported.push(text(strings, file.readUInt32LE(at)));
       }
     } else if (section.type === DYNAMIC) {
       for (let at = section.offset; at < end; at += 16) {

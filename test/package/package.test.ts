@@ -1,7 +1,7 @@
 /** What would be published: its files and sizes, its binaries, and that it works where it is installed. */
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
-import { cp, mkdir, rm, symlink } from "node:fs/promises";
+import { cp, mkdir, rm, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -62,9 +62,11 @@ describe("the tarball", () => {
     expect(manifest.gypfile).toBe(false);
     const wanted = ["node-addon-api", "node-gyp-build", "pngjs"];
     expect(Object.keys(manifest.dependencies).sort()).toEqual(wanted);
-    expect(readdirSync(join(app, "node_modules")).filter((n) => n[0] !== ".").sort()).toEqual(
-      [...wanted, "spr2q"].sort(),
-    );
+    expect(
+      readdirSync(join(app, "node_modules"))
+        .filter((n) => n[0] !== ".")
+        .sort(),
+    ).toEqual([...wanted, "spr2q"].sort());
   });
 });
 
@@ -134,6 +136,38 @@ describe("installed without compiler, network and scripts", () => {
     );
   });
 
+  test("its types hold for a strict program that uses them", async () => {
+    const source = `
+      import { evaluate, quantize, type Stats, Upscaler } from "spr2q";
+      export async function main(): Promise<number> {
+        const upscaler = await Upscaler.load("m", { tile: 64, threads: 2 });
+        for await (const { y, data } of upscaler.stream(await upscaler.read("x"))) y + data.length;
+        for await (const event of quantize("m", { bits: 4, train: "t", out: "o" })) {
+          if (event.type === "step") event.loss.toFixed();
+        }
+        const stats: Stats = upscaler.stats();
+        // @ts-expect-error bits are a number
+        quantize("m", { bits: "four", train: "t", out: "o" });
+        return (await evaluate("m", { hr: "h" })).psnr + stats.queued;
+      }`;
+    await writeFile(join(app, "strict.mts"), source);
+    const tsc = join(packageRoot(), "node_modules", "typescript", "bin", "tsc");
+    const types = ["--typeRoots", join(packageRoot(), "node_modules", "@types"), "--types", "node"];
+    const flags = [
+      "--strict",
+      "--noEmit",
+      "--module",
+      "nodenext",
+      "--ignoreConfig",
+      "--target",
+      "es2023",
+    ];
+    const lib = ["--lib", "es2023,esnext.disposable"];
+    const checked = await node([tsc, ...flags, ...lib, ...types, "strict.mts"]).catch((e) => e);
+    expect(checked.stdout).toBe("");
+    expect(checked.code).toBeUndefined();
+  });
+
   test("where no binary fits, the error says what to do", async () => {
     const empty = join(place, "empty");
     await rm(empty, { recursive: true, force: true });
@@ -152,3 +186,32 @@ describe("installed without compiler, network and scripts", () => {
     await rm(empty, { recursive: true });
   });
 });
+
+/** The arm64 Node under an emulator, which `npm run test:arm64` leaves behind. */
+const arm64Node = join(packageRoot(), "build-arm64", "node-max");
+const hasArm64 = existsSync(arm64Node) && prebuilds.some((path) => path.includes("linux-arm64"));
+if (!hasArm64) console.log("linux-arm64 is not run: npm run test:arm64 has left no emulator");
+
+test.skipIf(!hasArm64)(
+  "the arm64 binary upscales as this machine's does, to rounding",
+  async () => {
+    const script = `
+    import { Upscaler } from "spr2q";
+    const model = "node_modules/spr2q/assets/model/tiny-x2.safetensors";
+    const upscaler = await Upscaler.load(model, { routing: "argmax" });
+    const data = Uint8Array.from({ length: 24 * 20 * 3 }, (_, i) => (i * 7) % 200);
+    const large = await upscaler.run({ width: 24, height: 20, channels: 3, depth: 8, data });
+    console.log(JSON.stringify({ isa: upscaler.stats().isa, data: [...large.data] }));`;
+    const args = ["--input-type=module", "-e", script];
+    const here = JSON.parse((await node(args)).stdout);
+    const env = { ...process.env, PREBUILDS_ONLY: "1" };
+    const there = JSON.parse(
+      (await promisify(execFile)(arm64Node, args, { cwd: app, env })).stdout,
+    );
+    console.log(`${here.isa} here, ${there.isa} there`);
+    expect(there.isa).toMatch(/^neon/);
+    const off = here.data.map((value: number, i: number) => Math.abs(value - there.data[i]));
+    expect(off.length).toBe(48 * 40 * 3);
+    expect(Math.max(...off)).toBeLessThanOrEqual(1);
+  },
+);

@@ -49,7 +49,8 @@ function install(tarballs) {
 
 rmSync(place, { recursive: true, force: true });
 mkdirSync(place, { recursive: true });
-if (!existsSync(join(root, "dist", "lib", "index.js"))) throw new Error("npm run build comes first");
+if (!existsSync(join(root, "dist", "lib", "index.js")))
+  throw new Error("npm run build comes first");
 makePrebuilds();
 install(packAll());
 console.log(join(app, "node_modules", "spr2q"));
