@@ -47,9 +47,19 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/train.ts"),
   },
   {
+    name: "serve",
+    summary: "enlarge images over HTTP, with a page that compares models",
+    load: () => import("./commands/serve.ts"),
+  },
+  {
     name: "demo",
     summary: "quantise the bundled model, upscale a bundled image, write a report",
     load: () => import("./commands/demo.ts"),
+  },
+  {
+    name: "tables",
+    summary: "the paper's tables, published figures beside measured ones",
+    load: () => import("./commands/tables.ts"),
   },
   {
     name: "bench",

@@ -72,7 +72,8 @@ void Job::settle() {
     }
     return;
   }
-  if (napi_create_string_utf8(env_, "ERR_OUT_OF_MEMORY", NAPI_AUTO_LENGTH, &code) == napi_ok &&
+  const char* name = result_.refused ? "ERR_ARGUMENT" : "ERR_OUT_OF_MEMORY";
+  if (napi_create_string_utf8(env_, name, NAPI_AUTO_LENGTH, &code) == napi_ok &&
       napi_create_string_utf8(env_, result_.problem.c_str(), NAPI_AUTO_LENGTH, &text) == napi_ok &&
       napi_create_error(env_, code, text, &value) == napi_ok) {
     napi_reject_deferred(env_, deferred_, value);
