@@ -35,7 +35,6 @@ import { isShared, openShared, type SharedModel, shareModel } from "./share.ts";
 import { type Strip, strips } from "./strips.ts";
 import { type RunOptions, TileRunner } from "./tiles.ts";
 
-/** What the runs of an upscaler need, together until dispose(). */
 interface Engine {
   readonly model: Model;
   readonly runner: TileRunner;
@@ -144,7 +143,7 @@ export class Upscaler {
 
   /**
    * Reads an image that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save()
-   * would, before it is decoded, and else as {@link readImage} and {@link checkUpscalable}.
+   * would, before it is decoded, and else as {@link readImage} and run().
    */
   async read(path: string, options: UpscalerOptions = {}): Promise<RasterImage> {
     const [engine, outline] = [this.#alive(), await outlineImage(path)];
@@ -208,6 +207,7 @@ export class Upscaler {
     engine?.runner.release();
   }
 
+  /** {@link Upscaler.dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

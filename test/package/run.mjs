@@ -1,9 +1,10 @@
 // `npm run test:package`: packs what would be published and installs it, offline and with scripts off,
 // into an empty folder (build-package/app), then runs test/package/*.test.ts on it.
-//   --prepare    only packs and installs, for other tests to run on (SPR2Q_PACKAGE)
+//   --prepare         only packs and installs, for other tests to run on (SPR2Q_PACKAGE)
+//   --tarball FILE    installs that one instead of what the working tree packs to
 import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
@@ -27,10 +28,10 @@ function makePrebuilds() {
 }
 
 /** Tarballs of the package and of what it depends on; the latter as they lie in node_modules. */
-function packAll() {
-  const packed = JSON.parse(
-    npm(["pack", "--ignore-scripts", "--json", "--pack-destination", place], root),
-  )[0];
+function packAll(tarball) {
+  const subject = tarball === undefined ? root : resolve(tarball);
+  const args = ["pack", subject, "--ignore-scripts", "--json", "--pack-destination", place];
+  const packed = JSON.parse(npm(args, place))[0];
   const dependencies = ["node-addon-api", "node-gyp-build", "pngjs"].map((name) => {
     const folder = join(root, "node_modules", name);
     const args = ["pack", folder, "--ignore-scripts", "--json", "--pack-destination", place];
@@ -51,11 +52,14 @@ rmSync(place, { recursive: true, force: true });
 mkdirSync(place, { recursive: true });
 if (!existsSync(join(root, "dist", "lib", "index.js")))
   throw new Error("npm run build comes first");
-makePrebuilds();
-install(packAll());
+const words = process.argv.slice(2);
+const at = words.indexOf("--tarball");
+const [, tarball] = at < 0 ? [] : words.splice(at, 2);
+if (tarball === undefined) makePrebuilds();
+install(packAll(tarball));
 console.log(join(app, "node_modules", "spr2q"));
-if (!process.argv.includes("--prepare")) {
+if (!words.includes("--prepare")) {
   const config = join(root, "test", "package", "vitest.config.ts");
-  const args = ["vitest", "run", "--config", config, ...process.argv.slice(2)];
+  const args = ["vitest", "run", "--config", config, ...words];
   process.exit(spawnSync("npx", args, { cwd: root, stdio: "inherit" }).status ?? 1);
 }

@@ -108,7 +108,7 @@ export const command = defineCommand({
     await run("cmake", ["--build", build, "--parallel", jobs], signal, lines);
     progress.finish();
     const seconds = (performance.now() - began) / 1000;
-    const addon = join(output, "spr2q.node");
+    const addon = `${output}/spr2q.node`;
     ctx.out(`${addon}: built in ${seconds.toFixed(0)} s`);
     ctx.result({ addon, headers, seconds });
   },

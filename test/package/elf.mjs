@@ -1,55 +1,36 @@
 /** What a shared library asks of and offers to the machine: read from its ELF sections. */
 
-interface Section {
-  readonly name: string;
-  readonly type: number;
-  readonly offset: number;
-  readonly size: number;
-  readonly link: number;
-  /** Entries, where the kind of section says so here. */
-  readonly info: number;
-}
-
 /** Kinds of sections, as <elf.h> numbers them. */
 const DYNAMIC = 6;
 const DYNAMIC_SYMBOLS = 11;
 const VERSIONS_NEEDED = 0x6ffffffe;
 
-/** Of a 64-bit little-endian library. */
-export interface Library {
-  /** "x64" or "arm64". */
-  readonly machine: string;
-  /** Symbols that others may use. */
-  readonly exported: readonly string[];
-  /** Libraries that must be there. */
-  readonly needed: readonly string[];
-  /** Versions of symbols that must be there, for example "GLIBC_2.34". */
-  readonly versions: readonly string[];
-}
-
-export function readLibrary(file: Buffer): Library {
+/**
+ * Of a 64-bit little-endian library: `machine` ("x64" or "arm64"), `exported` symbols, `needed`
+ * libraries, and the `versions` of symbols that must be there, for example "GLIBC_2.34".
+ */
+export function readLibrary(file) {
   if (file.readUInt32BE(0) !== 0x7f454c46) throw new Error("this is no ELF file");
-  const u64 = (at: number): number => Number(file.readBigUInt64LE(at));
+  const u64 = (at) => Number(file.readBigUInt64LE(at));
   const machine = { 62: "x64", 183: "arm64" }[file.readUInt16LE(18)] ?? "another";
   const [first, each, count] = [u64(40), file.readUInt16LE(58), file.readUInt16LE(60)];
-  const sections = Array.from({ length: count }, (_, i): Section => {
+  const sections = Array.from({ length: count }, (_, i) => {
     const at = first + i * each;
+    const type = file.readUInt32LE(at + 4);
+    const [offset, size] = [u64(at + 24), u64(at + 32)];
     return {
-      name: "",
-      type: file.readUInt32LE(at + 4),
-      offset: u64(at + 24),
-      size: u64(at + 32),
+      type,
+      offset,
+      size,
       link: file.readUInt32LE(at + 40),
       info: file.readUInt32LE(at + 44),
     };
   });
-  const text = (table: Section, at: number): string => {
+  const text = (table, at) => {
     const from = table.offset + at;
     return file.toString("latin1", from, file.indexOf(0, from));
   };
-  const exported: string[] = [];
-  const needed: string[] = [];
-  const versions: string[] = [];
+  const [exported, needed, versions] = [[], [], []];
   for (const section of sections) {
     const strings = sections[section.link];
     const end = section.offset + section.size;
@@ -75,4 +56,12 @@ export function readLibrary(file: Buffer): Library {
     }
   }
   return { machine, exported, needed, versions };
+}
+
+/** The newest glibc 2.x that a library needs: its x; 0 where it needs none. */
+export function glibcOf({ versions }) {
+  const numbers = versions
+    .filter((version) => version.startsWith("GLIBC_2."))
+    .map((version) => Number(version.slice(8).split(".")[0]));
+  return Math.max(0, ...numbers);
 }
