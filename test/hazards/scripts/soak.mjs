@@ -52,13 +52,18 @@ async function reloader() {
   }
 }
 
+/** Calls that fill what is kept: plans of as many sizes as there may be, and heaps. */
+const WARM_UP = 300;
+/** Resident megabytes after every tenth call behind those. */
 const resident = [];
 async function watcher() {
-  await sleep(seconds * 200); // the first fifth fills caches
-  while (performance.now() < end) {
+  const calls = () => counts.finished + counts.aborted + counts.streamed + counts.left;
+  for (let next = WARM_UP; performance.now() < end; ) {
+    await sleep(20);
+    if (calls() < next) continue;
     globalThis.gc();
     resident.push(process.memoryUsage().rss / 2 ** 20);
-    await sleep(1000);
+    next = calls() + 10;
   }
 }
 
@@ -67,6 +72,8 @@ const waiting = models.map((model) => model.stats().queued + model.stats().runni
 for (const model of models) model.dispose();
 globalThis.gc();
 await sleep(100);
-const megabytesPerMinute = slope(resident) * 60;
-const most = Math.max(...resident);
-report({ counts, unexpected, waiting, megabytesPerMinute, most, held: native().constantBytes() });
+const judged = resident.length;
+const megabytesPerCall = judged > 1 ? slope(resident) / 10 : null;
+const most = Math.max(process.memoryUsage().rss / 2 ** 20, ...resident);
+const held = native().constantBytes();
+report({ counts, unexpected, waiting, judged, megabytesPerCall, most, held });
