@@ -10,6 +10,7 @@
  */
 import type { CodedModule } from "../models/network.ts";
 
+/** Which sites are quantised; see the head of this file. */
 export type Scope = "released" | "table4" | "best";
 
 /** The three measured improvements, each without cost at inference. */

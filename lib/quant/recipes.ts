@@ -6,6 +6,7 @@
 import type { Scope } from "./policy.ts";
 import type { RectifierInit } from "./rectifier.ts";
 
+/** A schedule of training with its rates and losses; see the head of this file. */
 export interface Recipe {
   readonly name: RecipeName;
   readonly iterations: number;
@@ -18,6 +19,7 @@ export interface Recipe {
   /** Adam's epsilon for plain mean-L1; `released` carries the authors' loss scale in it. */
   readonly epsilon: (scale: number, patch: number) => number;
   readonly schedule: "cosine" | "constant";
+  /** Adam's rates in RGT. */
   readonly rates: (bits: number, scope: Scope) => Rates;
   readonly relativeBounds: boolean;
   readonly osrcRate: number;
@@ -53,6 +55,7 @@ export interface Rates {
  */
 export const WEIGHT_RATE = 1e-2;
 
+/** Names of {@link RECIPES}. */
 export type RecipeName = "paper" | "released" | "best" | "quick";
 
 /**
