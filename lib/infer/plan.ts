@@ -81,11 +81,7 @@ export class Plan {
     const cancel: I32 = new Int32Array(1);
     const all = this.steps.length + 1; // the last one is done when the promise says so
     const told = onProgress ? (done: number) => onProgress(done / all) : null;
-    const work = native()
-      .runPlan(this.#handle, image, output, cancel, seconds, noiseTile, told)
-      .catch((cause) => {
-        throw coded(cause);
-      });
+    const work = native().runPlan(this.#handle, image, output, cancel, seconds, noiseTile, told);
     const finished = await untilAborted(work, signal, () => {
       cancel[0] = 1;
     });
@@ -102,12 +98,6 @@ export class Plan {
   [Symbol.dispose](): void {
     this.release();
   }
-}
-
-/** An error of the native half under its code. */
-function coded(cause: Error & { code?: string }): Spr2qError {
-  const code = cause.code === "ERR_OUT_OF_MEMORY" ? cause.code : "ERR_NATIVE";
-  return new Spr2qError(code, cause.message, { cause });
 }
 
 /** `work`, or ERR_ABORTED as soon as `signal` fires; `stop` is called then. */

@@ -4,6 +4,7 @@
  * calibration loss fell.
  */
 import { Spr2qError } from "../errors.ts";
+import { conditionedTeacher } from "./condiquant.ts";
 import { RECIPES } from "../quant/recipes.ts";
 import type { DynamicGate } from "../quant/gate.ts";
 import { gatesOf } from "../quant/rectifier.ts";
@@ -34,8 +35,9 @@ export const SPR2Q: Method = {
   takesLeads: true,
   prepare(context) {
     const { memory, teacher, policy, recipe, groups, seed } = context;
-    const patches = context.calibration(recipe.calibrationPatches);
-    const student = createStudent(memory, teacher, policy, recipe, groups, patches, seed);
+    const from = context.condition ? conditionedTeacher(context) : { net: teacher, metadata: {} };
+    const patches = context.calibration();
+    const student = createStudent(memory, from.net, policy, recipe, groups, patches, seed);
     const rgt = distillationStage(context, student, {
       name: "rgt",
       iterations: recipe.iterations,
@@ -48,6 +50,7 @@ export const SPR2Q: Method = {
       table: () => osrc.table(),
       dynamicGates: osrc.dynamicGates,
       metadata: {
+        ...from.metadata,
         rank: `${groups.rank}`,
         rectifiers: `${groups.experts}`,
         osrc: `${recipe.osrcIterations}`,

@@ -38,7 +38,10 @@ export function roundedCopy(teacher: Network, policy: Policy): Network {
   return new Network(architecture, config, weights);
 }
 
-/** A student with calibrated bounds, and nothing else that could be trained. */
+/**
+ * A student with calibrated bounds, and nothing else that could be trained; `turn` may put online
+ * transforms on it before its sites are observed.
+ */
 export function calibratedStudent(
   memory: Memory,
   teacher: Network,
@@ -46,9 +49,11 @@ export function calibratedStudent(
   patches: Var,
   seed: number,
   searchFor?: SearchFor,
+  turn?: (student: Student) => void,
 ): Student {
   const net = roundedCopy(teacher, policy);
   const sites = new QuantisedSites(policy, net.architecture);
+  turn?.({ net, sites });
   calibrate(memory, net, sites, patches, seed, searchFor);
   return { net, sites };
 }

@@ -48,6 +48,8 @@ export interface MethodContext {
   readonly seed: number;
   /** Rectifier groups, for the methods that have them. */
   readonly groups: GroupShape;
+  /** CondiQuant's pre-conditioning of the weights was asked for (spr2q only). */
+  readonly condition: boolean;
   /** Calibration batch `index` of `count` LR patches (count, h, w, 3); batch 0 is every method's. */
   calibration(count?: number, index?: number): Var;
 }

@@ -41,6 +41,8 @@ export interface RunOptions {
   /** Rank of a rectifier, number of rectifiers a layer (0: bounds only); methods without ignore them. */
   readonly rank: number;
   readonly rectifiers: number;
+  /** Condition the weights before anything else (CondiQuant); spr2q only, default false. */
+  readonly condition?: boolean;
   readonly iterations?: number;
   readonly osrc?: number;
   readonly batch?: number;
@@ -100,6 +102,10 @@ function checkRequest(model: Model, method: Method, options: RunOptions): void {
     const known = method.architectures.join(" or ");
     throw expected("ERR_ARGUMENT", `--method ${method.name}: architecture`, known, name);
   }
+  if (options.condition && method.name !== "spr2q") {
+    const fix = "CondiQuant by itself is --method condiquant.";
+    throw expected("ERR_ARGUMENT", "--condition", "--method spr2q", method.name, fix);
+  }
   if ((options.gate || options.tuning) && method.name !== "spr2q") {
     throw expected("ERR_ARGUMENT", "--gate and --tune", "--method spr2q", method.name);
   }
@@ -142,6 +148,7 @@ export async function* runMethod(
     recipe: { ...recipe, patch },
     seed,
     groups,
+    condition: options.condition ?? false,
     calibration: (count = recipe.calibrationPatches, index = 0) =>
       source.draw(count, calibrationPatch, seed, CALIBRATION + index).low,
   };

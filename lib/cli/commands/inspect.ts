@@ -10,12 +10,15 @@ import {
   countedInput,
   type MacAccount,
   macAccount,
+  macRows,
+  ROTATION,
   type SiteBits,
   type SizeAccount,
   siteBits,
   sizeAccount,
 } from "../../quant/accounts.ts";
-import { type Leads, policyFor } from "../../quant/policy.ts";
+import { METHODS } from "../../methods/registry.ts";
+import { type Leads, type Policy, policyFor } from "../../quant/policy.ts";
 import { type RangeSummary, summariseBounds } from "../../quant/site_kinds.ts";
 import { defineCommand } from "../args.ts";
 import { describeInspection } from "./inspect_text.ts";
@@ -26,6 +29,18 @@ export interface RoutingGates {
   readonly layers: Readonly<Record<string, readonly number[]>>;
   readonly lossBefore: number | null;
   readonly lossAfter: number | null;
+}
+
+/** What the method of a quantised file is, and what it costs at inference. */
+export interface MethodAccount {
+  readonly name: string;
+  /** In a sentence; null for a method that this version does not know. */
+  readonly title: string | null;
+  /** Modules whose inputs have ranges by token: float products of coded operands, op by op. */
+  readonly tokenRanges: readonly string[];
+  /** Modules whose inputs are turned online, and the float MACs of that (part of `macs`). */
+  readonly rotations: readonly string[];
+  readonly rotationMacs: number;
 }
 
 /** Everything that `inspect --json` prints. */
@@ -39,7 +54,8 @@ export interface Inspection {
   readonly sha256: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly diskBytes: number;
-  /** Null for a full-precision file, as are `leads` and `releasedScope`. */
+  /** Null for a full-precision file, as are `scope`, `leads` and `releasedScope`. */
+  readonly method: MethodAccount | null;
   readonly scope: string | null;
   readonly leads: Leads | null;
   readonly bits: SiteBits;
@@ -86,6 +102,18 @@ async function readRoutingTable(modelPath: string): Promise<RoutingGates | strin
   }
 }
 
+function methodAccount({ net, metadata }: Model, policy: Policy): MethodAccount {
+  const name = metadata.method ?? "spr2q";
+  const rotations = macRows(net, policy).filter((row) => row.name.startsWith(ROTATION));
+  return {
+    name,
+    title: METHODS.find((method) => method.name === name)?.title ?? null,
+    tokenRanges: Object.keys(policy.tokenRanges ?? {}),
+    rotations: rotations.map((row) => row.name.slice(ROTATION.length)),
+    rotationMacs: rotations.reduce((sum, { macs }) => sum + macs, 0),
+  };
+}
+
 /** Looks at a model file. Errors are those of openModel. */
 export async function inspectModel(path: string): Promise<Inspection> {
   const model: Model = await openModel(path);
@@ -105,6 +133,7 @@ export async function inspectModel(path: string): Promise<Inspection> {
     sha256: model.sha256,
     metadata: model.metadata,
     diskBytes: (await stat(path)).size,
+    method: policy && methodAccount(model, policy),
     scope: policy?.scope ?? null,
     leads: policy?.leads ?? null,
     bits: siteBits(architecture, policy),

@@ -177,6 +177,11 @@ export const command = defineCommand({
       help: "where to run",
     },
     {
+      name: "condition",
+      type: "boolean",
+      help: "condition the weights first, as CondiQuant does (spr2q)",
+    },
+    {
       name: "test",
       type: "string",
       value: "DIR",
@@ -216,6 +221,7 @@ export const command = defineCommand({
       batch: options.batch,
       patch: options.patch,
       seed: options.seed,
+      condition: options.condition,
       gate: options.gate as GateKind | undefined,
       tuning: options.tune as Tuning | undefined,
       resume: options.resume,
