@@ -1,6 +1,6 @@
 /** What the two stages of SPR2Q may move, and how fast: bounds, rectifiers (or weights), gates. */
 import type { Bounds } from "../quant/codes.ts";
-import { type Recipe, WEIGHT_RATE } from "../quant/recipes.ts";
+import { type Recipe, weightRate } from "../quant/recipes.ts";
 import type { QuantisedSites } from "../quant/sites.ts";
 import type { Trainable } from "./adam.ts";
 
@@ -54,7 +54,7 @@ export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[]
       list.push({ name: `${key}.rectifier.logits`, value: group.logits, rate });
   }
   for (const [key, { value, rms }] of sites.increments) {
-    list.push({ name: `${key}.increment`, value, rate: () => WEIGHT_RATE * rms });
+    list.push({ name: `${key}.increment`, value, rate: () => weightRate(sites.policy.bits) * rms });
   }
   for (const [key, gate] of sites.gates) {
     for (const part of ["w1", "b1", "w2", "b2"] as const) {
