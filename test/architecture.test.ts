@@ -17,6 +17,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/errors\.ts$/],
   [/^lib\/binding\.ts$/, /^binding\.d\.ts$/, /^lib\/random\.ts$/],
   [/^lib\/tensor\.ts$/],
+  [/^lib\/device\.ts$/],
   [/^lib\/autograd\.ts$/],
   [/^lib\/ops\.ts$/],
   [/^lib\/nn\//],

@@ -13,7 +13,7 @@ import { type TensorMap, toFloat32 } from "../io/host_tensor.ts";
 import type { WindowShape } from "../nn/attention.ts";
 import type { Router } from "../nn/routing.ts";
 import * as ops from "../ops.ts";
-import { floats, floatsFrom } from "../tensor.ts";
+import { floats, floatsFrom, type Memory } from "../tensor.ts";
 import { checkTensors, type ParameterSpec } from "./parameters.ts";
 import type { Sites } from "./sites.ts";
 
@@ -187,6 +187,18 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     return new Network(architecture, config, new Map(weights));
   }
 
+  /** The same network with its weights in `memory`: this one where host memory will do. */
+  on(memory: Memory): Network<C> {
+    if (!memory.onDevice) return this;
+    const weights = [...this.weights].map(
+      ([name, { data, shape, requiresGrad }]): [string, Var] => [
+        name,
+        new Var(memory.put(data), shape, requiresGrad),
+      ],
+    );
+    return new Network(this.architecture, this.config, new Map(weights));
+  }
+
   /** A tensor by its checkpoint name, or a part of a joint projection by its own. */
   get(name: string): Var {
     const found = this.#parts.get(name) ?? this.weights.get(name);
@@ -223,9 +235,10 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     const norm = (name: string, input: Var): Var =>
       ops.layerNorm(g, input, this.get(`${name}.weight`), this.get(`${name}.bias`));
     const { padding } = this.architecture;
+    const mean = g.constant(MEAN);
 
     const first = g.scope(() =>
-      conv("conv_first", ops.padImage(g, x, MEAN, height, width, padding)),
+      conv("conv_first", ops.padImage(g, x, mean, height, width, padding)),
     );
     let tokens = norm("patch_embed.norm", first);
     let index = 0;
@@ -245,7 +258,7 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     });
     return g.scope(() => {
       const body = ops.add(g, conv("conv_after_body", norm("norm", tokens)), first);
-      return ops.pixelShuffle(g, conv("upsample.0", body), MEAN, grid, scale, h * scale, w * scale);
+      return ops.pixelShuffle(g, conv("upsample.0", body), mean, grid, scale, h * scale, w * scale);
     });
   }
 

@@ -3,7 +3,8 @@
  * site sees (uncalibrated quantisers pass their input through, as the authors' code does).
  */
 import { Graph, Var } from "../autograd.ts";
-import { type F32, native } from "../binding.ts";
+import type { F32 } from "../binding.ts";
+import { readable } from "../device.ts";
 import type { Network } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
 import type { Memory } from "../tensor.ts";
@@ -13,10 +14,24 @@ import { jointBounds, type QuantisedSites, type SiteKind } from "./sites.ts";
 /** Activations are thinned to about this many values before the search; extremes stay. */
 const SEARCH_VALUES = 400_000;
 
+/** The native search over host arrays: x, lower, upper, then the sizes of the op. */
+type Search = (x: F32, lower: F32, upper: F32, ...sizes: number[]) => void;
+
+/** The search where `memory` lies. */
+function dobiOn(memory: Memory, x: F32, lower: F32, upper: F32, sizes: number[]): void {
+  const graph = new Graph("running", memory);
+  const placed = [x, lower, upper].map((array) => graph.input(array));
+  graph.run("dobi", ...placed, ...sizes);
+  for (const [i, ends] of [lower, upper].entries()) {
+    if (memory.onDevice) ends.set(readable(placed[1 + i]));
+  }
+  graph.dispose();
+}
+
 /** DOBI (spr2q-method 4.5) of a whole tensor: [lower, upper]. */
-export function dobi(x: F32, bits: number): [number, number] {
+function dobi(x: F32, bits: number, search: Search): [number, number] {
   const [lower, upper] = [new Float32Array(1), new Float32Array(1)];
-  native().dobi(x, lower, upper, 1, x.length, 0, bits, 0);
+  search(x, lower, upper, 1, x.length, 0, bits, 0);
   return [lower[0], upper[0]];
 }
 
@@ -48,14 +63,14 @@ function thin(x: F32, columns: number): F32 {
 }
 
 /** Bounds of one site from what it saw. */
-function boundsFor(x: Var, kind: SiteKind, bits: number): Bounds {
+function boundsFor(x: Var, kind: SiteKind, bits: number, search: Search): Bounds {
   const trainable = (values: ArrayLike<number>): Var =>
     new Var(Float32Array.from(values), [values.length], true);
   const { granularity } = kind;
   if (granularity === "row") {
     const rows = x.shape[0];
     const [lower, upper] = [new Float32Array(rows), new Float32Array(rows)];
-    native().dobi(x.data, lower, upper, rows, x.size / rows, 1, bits, 0);
+    search(x.data, lower, upper, rows, x.size / rows, 1, bits, 0);
     return { lower: trainable(lower), upper: trainable(upper), granularity, bits };
   }
   const columns = granularity === "column" ? x.shape[x.shape.length - 1] : 1;
@@ -67,11 +82,11 @@ function boundsFor(x: Var, kind: SiteKind, bits: number): Bounds {
     const centred = Float32Array.from(sample);
     for (let c = 0; c < columns; c++) means[c] /= sample.length / columns;
     for (let i = 0; i < centred.length; i++) centred[i] -= means[i % columns];
-    const [low, high] = dobi(centred, bits);
+    const [low, high] = dobi(centred, bits, search);
     const offsets = means.map((mean) => mean + low);
     return { lower: trainable(offsets), upper: trainable([high - low]), granularity, bits };
   }
-  const [low, high] = dobi(sample, bits);
+  const [low, high] = dobi(sample, bits, search);
   if (kind.role === "probability" || kind.role === "state") return jointBounds(low, high, bits);
   return { lower: trainable([low]), upper: trainable([high]), granularity, bits };
 }
@@ -88,13 +103,19 @@ export function calibrate(
   seed: number,
 ): void {
   const graph = new Graph("running", memory);
-  sites.observer = (site, x, kind) => {
-    if (!sites.bounds.has(site)) sites.bounds.set(site, boundsFor(x, kind, sites.policy.bits));
+  const search = (x: F32, lower: F32, upper: F32, ...sizes: number[]): void =>
+    dobiOn(memory, x, lower, upper, sizes);
+  sites.observer = (site, { data, shape }, kind) => {
+    if (sites.bounds.has(site)) return;
+    const seen = new Var(readable(data), shape);
+    sites.bounds.set(site, boundsFor(seen, kind, sites.policy.bits, search));
   };
+  const router = new Router({ mode: "sampled", seed });
   try {
-    net.forward(graph, patches, sites, new Router({ mode: "sampled", seed }));
+    net.forward(graph, new Var(graph.input(patches.data), patches.shape), sites, router);
   } finally {
     sites.observer = null;
+    router.release();
     graph.dispose();
   }
 }

@@ -12,6 +12,7 @@ import { createGate } from "./gate.ts";
 import { codedTensors, rectifiedKeys } from "./layout.ts";
 import type { Policy } from "./policy.ts";
 import type { Recipe } from "./recipes.ts";
+import { sitesOn } from "./placement.ts";
 import { createRectifiers } from "./rectifier.ts";
 import { QuantisedSites } from "./sites.ts";
 
@@ -50,7 +51,8 @@ export function createStudent(
 ): Student {
   const net = roundedCopy(teacher, policy);
   const sites = new QuantisedSites(policy, net.architecture);
-  calibrate(memory, net, sites, patches, seed);
+  const placed = net.on(memory);
+  calibrate(memory, placed, sites, patches, seed);
   if (shape.experts > 0) {
     rectifiedKeys(net).forEach((key, i) => {
       const [out, cols] = net.get(`${key}.weight`).shape;
@@ -67,5 +69,5 @@ export function createStudent(
       if (recipe.gate === "dynamic") sites.gates.set(key, createGate(cols, shape.experts, draw));
     });
   }
-  return { net, sites };
+  return { net: placed, sites: sitesOn(sites, memory) };
 }

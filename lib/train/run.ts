@@ -5,14 +5,15 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { Graph } from "../autograd.ts";
+import { Graph, Var } from "../autograd.ts";
+import { type DeviceChoice, memoryOn, readable, resolveDevice } from "../device.ts";
 import { Spr2qError } from "../errors.ts";
 import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
 import { fromRgbFloat } from "../io/png.ts";
 import { psnrY } from "../metrics/psnr.ts";
 import { Router } from "../nn/routing.ts";
-import { Memory } from "../tensor.ts";
+import type { Memory } from "../tensor.ts";
 import type { Adam } from "./adam.ts";
 import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import { JsonLines, type Position, type Stage, type TrainEvent } from "./events.ts";
@@ -48,6 +49,8 @@ export interface QuantizeOptions {
   readonly seed: number;
   readonly resume?: boolean;
   readonly signal?: AbortSignal;
+  /** Where to train; default the CPU. "cuda" where there is none is ERR_GPU_UNAVAILABLE. */
+  readonly device?: DeviceChoice;
   /** Version of this library, written into the file. */
   readonly version: string;
 }
@@ -87,8 +90,9 @@ export async function* quantizeModel(
   const recipe = recipeOf(options);
   const { seed, out, bits } = options;
   await ensureWritableDir(out);
-  const memory = new Memory();
-  const teacher = model.net;
+  const device = resolveDevice(options.device ?? "cpu");
+  const memory = memoryOn(device);
+  const teacher = model.net.on(memory);
   const { scale, window } = teacher.config;
   const patch = Math.max(recipe.patch, window);
   const source = await PatchSource.open(options.train, scale, patch);
@@ -96,7 +100,7 @@ export async function* quantizeModel(
   const calibrationPatch = source.fits(Math.max(64, patch)) ? Math.max(64, patch) : patch;
   const patches = source.draw(recipe.calibrationPatches, calibrationPatch, seed, 0xca11b);
   const shape = { experts: options.rectifiers, rank: options.rank };
-  const student = createStudent(memory, teacher, policy, recipe, shape, patches.low, seed);
+  const student = createStudent(memory, model.net, policy, recipe, shape, patches.low, seed);
 
   const settings = {
     recipe: recipe.name,
@@ -110,6 +114,7 @@ export async function* quantizeModel(
     patch,
     scale,
     ...policy.leads,
+    ...(device === "cuda" ? { device } : {}), // bits are those of one backend
   };
   const identity = JSON.stringify({ ...settings, seed, source: model.sha256 });
   const path = join(out, "checkpoint.safetensors");
@@ -169,19 +174,23 @@ export async function* quantizeModel(
     let step = await second.next();
     for (; !step.done; step = await second.next()) yield emit(step.value);
     const table = step.value;
-    const bytes = packStudent(student, {
-      recipe: recipe.name,
-      seed: `${seed}`,
-      method: "spr2q",
-      library: options.version,
-      rank: `${shape.rank}`,
-      rectifiers: `${shape.experts}`,
-      iterations: `${recipe.iterations}`,
-      osrc: `${recipe.osrcIterations}`,
-      batch: `${recipe.batch}`,
-      patch: `${patch}`,
-      source_sha256: model.sha256,
-    });
+    const bytes = packStudent(
+      student,
+      {
+        recipe: recipe.name,
+        seed: `${seed}`,
+        method: "spr2q",
+        library: options.version,
+        rank: `${shape.rank}`,
+        rectifiers: `${shape.experts}`,
+        iterations: `${recipe.iterations}`,
+        osrc: `${recipe.osrcIterations}`,
+        batch: `${recipe.batch}`,
+        patch: `${patch}`,
+        source_sha256: model.sha256,
+      },
+      memory,
+    );
     const file = join(out, "model.safetensors");
     await writeFileAtomic(file, bytes);
     await writeFileAtomic(
@@ -215,18 +224,16 @@ async function heldOutQuality(
   const { low, high } = source.heldOut(patch);
   student.sites.samples = 1;
   const graph = new Graph("running", memory);
-  const output = student.net.forward(
-    graph,
-    low,
-    student.sites,
-    new Router({ mode: "sampled", seed: 0 }),
-  );
+  const image = new Var(graph.input(low.data), low.shape);
+  const router = new Router({ mode: "sampled", seed: 0 });
+  const output = student.net.forward(graph, image, student.sites, router);
   const [, height, width] = high.shape;
   const psnr = psnrY(
-    fromRgbFloat(output.data, width, height, 8),
+    fromRgbFloat(readable(output.data), width, height, 8),
     fromRgbFloat(high.data, width, height, 8),
     source.scale,
   );
+  router.release();
   graph.dispose();
   return psnr;
 }

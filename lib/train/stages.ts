@@ -4,6 +4,7 @@
  * alone and keeps them only where the calibration loss fell.
  */
 import { Graph } from "../autograd.ts";
+import { assign, readable } from "../device.ts";
 import { Spr2qError } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import { type Recipe, scheduleAt } from "../quant/recipes.ts";
@@ -62,20 +63,24 @@ export async function* runRgt(
   yield* runStage(c, "rgt", adam, from, c.recipe.iterations, c.recipe.featureWeight);
 }
 
-export function rgtOptimiser(c: Pick<StageContext, "student" | "recipe" | "source">): Adam {
+/** What an optimiser is made from. */
+type Stepping = Pick<StageContext, "student" | "recipe" | "source" | "memory">;
+
+export function rgtOptimiser(c: Stepping): Adam {
   const { recipe, student } = c;
+  const { beta1, beta2 } = recipe;
   const epsilon = recipe.epsilon(c.source.scale, recipe.patch);
-  return new Adam(trainablesOf(student.sites, recipe), {
-    beta1: recipe.beta1,
-    beta2: recipe.beta2,
-    epsilon,
-  });
+  return new Adam(trainablesOf(student.sites, recipe), { beta1, beta2, epsilon }, c.memory);
 }
 
-export function osrcOptimiser(c: Pick<StageContext, "student" | "recipe" | "source">): Adam {
+export function osrcOptimiser(c: Stepping): Adam {
   const { recipe, student } = c;
-  const epsilon = recipe.epsilon(c.source.scale, recipe.patch);
-  return new Adam(gateTrainables(student.sites, recipe), { beta1: 0.9, beta2: 0.999, epsilon });
+  const settings = {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: recipe.epsilon(c.source.scale, recipe.patch),
+  };
+  return new Adam(gateTrainables(student.sites, recipe), settings, c.memory);
 }
 
 /** OSRC; returns the routing table. Gates that did not lower the calibration loss are put back. */
@@ -91,14 +96,16 @@ export async function* runOsrc(
   if (groups.length > 0 && c.recipe.osrcIterations > 0) {
     const start = c.osrcStart ?? {
       loss: calibrationLoss(c),
-      logits: new Map(groups.map(([key, { logits }]) => [key, Float32Array.from(logits.data)])),
+      logits: new Map(
+        groups.map(([key, { logits }]) => [key, Float32Array.from(readable(logits.data))]),
+      ),
     };
     c.osrcStart = start;
     lossBefore = start.loss;
     yield* runStage(c, "osrc", adam, from, c.recipe.osrcIterations, c.recipe.featureWeight);
     lossAfter = calibrationLoss(c);
     if (lossAfter <= lossBefore) kept = "calibrated";
-    else for (const [key, group] of groups) group.logits.data.set(start.logits.get(key)!);
+    else for (const [key, group] of groups) assign(group.logits.data, start.logits.get(key)!);
   }
   const layers = Object.fromEntries(groups.map(([key, group]) => [key, gatesOf(group)]));
   return { layers, lossBefore, lossAfter, kept };
@@ -122,10 +129,8 @@ function freezeGates(c: StageContext): void {
   sites.gateTap = null;
   sites.gates.clear();
   for (const [key, total] of totals) {
-    const logits = sites.rectifiers.get(key)!.logits.data;
-    total.forEach((sum, i) => {
-      logits[i] = Math.log(sum / CALIBRATION_BATCHES);
-    });
+    const means = total.map((sum) => Math.log(sum / CALIBRATION_BATCHES));
+    assign(sites.rectifiers.get(key)!.logits.data, Float32Array.from(means));
   }
 }
 

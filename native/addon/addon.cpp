@@ -9,6 +9,7 @@
 #include "../core/backend.hpp"
 #include "../core/cuda_library.hpp"
 #include "../core/pool.hpp"
+#include "wrap_device.hpp"
 #include "wrap_plan.hpp"
 
 namespace spr2q {
@@ -31,9 +32,11 @@ Napi::Value call(const Napi::CallbackInfo& info) {
   if (const char* problem = args.check()) {
     throw Napi::RangeError::New(info.Env(), std::string(name) + ": " + problem);
   }
-  (chosen_backend()->*op)(args);
-  if (chosen_backend() == host_cuda_backend()) {
-    const std::string failure = host_cuda_failure();
+  const Backend* backend = reader.on_device() ? &device_heap()->backend() : chosen_backend();
+  (backend->*op)(args);
+  if (reader.on_device() || backend == host_cuda_backend()) {
+    const std::string failure =
+        reader.on_device() ? device_heap()->failure() : host_cuda_failure();
     if (!failure.empty()) throw Napi::Error::New(info.Env(), std::string(name) + ": " + failure);
   }
   return info.Env().Undefined();
@@ -125,6 +128,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("threads", Napi::Function::New(env, threads, "threads"));
   exports.Set("peakBytes", Napi::Function::New(env, peak_bytes_of_runs, "peakBytes"));
   exports.Set("openCuda", Napi::Function::New(env, open_cuda, "openCuda"));
+  export_device(env, exports);
   exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
   exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
   exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));

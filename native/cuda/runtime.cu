@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -14,6 +15,12 @@
 namespace spr2q {
 namespace cuda {
 namespace {
+
+#if defined(SPR2Q_CUDA_SHIM)
+constexpr CudaMemoryKind kMemoryKind = kHostMemory;
+#else
+constexpr CudaMemoryKind kMemoryKind = kDeviceMemory;
+#endif
 
 struct Failure {
   int32_t code = kCudaOk;
@@ -283,7 +290,10 @@ Scratch::~Scratch() { pool().leave(); }
 
 void* Scratch::bytes(int64_t count) {
   if (failed()) return nullptr;
-  return pool().take(count, [](int64_t size) -> void* {
+#if defined(SPR2Q_CUDA_SHIM) && defined(__SANITIZE_ADDRESS__)
+  return std::malloc(static_cast<size_t>(count));  // a step past a piece's end is seen; never freed
+#endif
+  void* data = pool().take(count, [](int64_t size) -> void* {
     if (recording()) {
       fail(kCudaScratchInCapture, "an op needs more scratch: run it once before recording it");
       return nullptr;
@@ -292,11 +302,16 @@ void* Scratch::bytes(int64_t count) {
     checked(cudaMalloc(&data, static_cast<size_t>(size)), "scratch");
     return data;
   });
+#if defined(SPR2Q_CUDA_SHIM)
+  // Filled with NaNs: a kernel that reads what nobody wrote is seen.
+  if (data) cudaMemsetAsync(data, 0xff, static_cast<size_t>(count), stream);
+#endif
+  return data;
 }
 
 const CudaServices& services() {
   static const CudaServices table = {
-      kDeviceMemory, versions,      device_count,  describe_device, use_device,    allocate,
+      kMemoryKind, versions,      device_count,  describe_device, use_device,    allocate,
       release,       copy_in,       copy_out,      copy,            fill,          stream_create,
       stream_destroy, use_stream,   synchronize,   capture_begin,   capture_end,   graph_launch,
       graph_destroy, event_create,  event_destroy, event_record,    event_milliseconds,

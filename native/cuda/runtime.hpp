@@ -1,5 +1,5 @@
-// What kernels' launch code asks of the runtime, free of CUDA's own types: runtime.cu answers with
-// the CUDA runtime, test/cuda/shim with host memory.
+// What kernels' launch code asks of the runtime, free of CUDA's own types: runtime.cu answers. For
+// the tests test/cuda/shim stands for the CUDA runtime below it.
 #pragma once
 #include "../core/cuda_module.hpp"
 

@@ -1,5 +1,6 @@
 /** `spr2q quantize`: a full-precision model to 8, 4, 2 or 1 bit by SPR2Q. */
-import { expected, Spr2qError } from "../../errors.ts";
+import type { DeviceChoice } from "../../device.ts";
+import { expected } from "../../errors.ts";
 import { openModel } from "../../infer/model.ts";
 import type { Scope } from "../../quant/policy.ts";
 import type { RecipeName } from "../../quant/recipes.ts";
@@ -7,6 +8,7 @@ import { quantizeModel, type QuantizeResult } from "../../train/run.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { writeRunReport } from "../../report/run.ts";
 import { defineCommand } from "../args.ts";
+import { deviceOption } from "../run_options.ts";
 import { packageVersion } from "../version.ts";
 
 /** The bits that the packed format knows. */
@@ -135,25 +137,13 @@ export const command = defineCommand({
       default: "auto",
       help: "weight bounds per output channel",
     },
-    {
-      name: "device",
-      type: "choice",
-      choices: ["auto", "cpu", "cuda"],
-      default: "auto",
-      help: "where to run",
-    },
+    deviceOption,
     { name: "resume", type: "boolean", help: "go on from OUT/checkpoint.safetensors" },
   ],
   async run(ctx) {
     const { options } = ctx;
     if (!BITS.includes(options.bits)) {
       throw expected("ERR_ARGUMENT", "--bits", "8, 4, 2 or 1", `${options.bits}`);
-    }
-    if (options.device === "cuda") {
-      throw new Spr2qError(
-        "ERR_GPU_UNAVAILABLE",
-        "--device cuda: this version has no CUDA backend. Use --device cpu.",
-      );
     }
     const model = await openModel(options.model);
     const run = quantizeModel(model, {
@@ -175,6 +165,7 @@ export const command = defineCommand({
       patch: options.patch,
       seed: options.seed,
       resume: options.resume,
+      device: options.device as DeviceChoice,
       signal: ctx.signal,
       version: packageVersion(),
     });
