@@ -218,10 +218,15 @@ export class Graph {
       const owned = new Set<ArrayBuffer>();
       entry.inputs.forEach((input, i) => {
         const part = gradients[i];
-        if (!input?.requiresGrad || !part) return;
-        if (input.grad) {
-          this.run("add", input.grad, part, input.grad, part.length);
+        if (!part) return;
+        const used = (): void => {
           if (part !== gradient && !this.#live.has(part.buffer)) this.memory.give(part.buffer);
+        };
+        if (!input?.requiresGrad) {
+          used();
+        } else if (input.grad) {
+          this.run("add", input.grad, part, input.grad, part.length);
+          used();
         } else if (part === gradient && passedOn) {
           this.seed(input, part);
         } else {

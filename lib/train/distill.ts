@@ -18,8 +18,9 @@ export interface Losses {
 const RECOMPUTE_TOKENS = 12_000;
 
 /**
- * Losses on LR patches `low` (batch, h, w, 3). With `graph` recording, gradients end up in the
- * student's leaves. `seed` keys the routing noise, which teacher and student share.
+ * Losses on LR patches `low` (batch, h, w, 3). With `learn`, gradients end up in the student's
+ * leaves. `seed` keys the routing noise, which teacher and student share. Layers of batches of more
+ * than `keptTokens` tokens are made again in backward.
  */
 export function distill(
   memory: Memory,
@@ -29,8 +30,9 @@ export function distill(
   featureWeight: number,
   seed: number,
   learn: boolean,
+  keptTokens = RECOMPUTE_TOKENS,
 ): Losses {
-  const recompute = low.size / 3 > RECOMPUTE_TOKENS;
+  const recompute = low.size / 3 > keptTokens;
   const graph = new Graph(learn ? "recording" : "running", memory, recompute);
   const image = new Var(graph.input(low.data), low.shape);
   const quiet = new Graph("running", memory);
