@@ -11,6 +11,9 @@ export type I32 = Int32Array<ArrayBuffer>;
 /** An opaque native plan; freed by the garbage collector. */
 export type PlanHandle = object;
 
+/** The same on the GPU. */
+export type DevicePlanHandle = object;
+
 /** What a CUDA library says about this machine; `code` is "OK" or the reason, ERR_CUDA_... */
 export interface CudaStatus {
   readonly code: string;
@@ -88,6 +91,19 @@ export interface NativeBinding {
    */
   runPlan(plan: PlanHandle, input: F32, output: F32, cancel: I32 | null,
     seconds: Float64Array | null, noiseTile: number): Promise<boolean>;
+  /**
+   * As createPlan, on the GPU, without segments; throws "ERR_CUDA_...". Its constants are uploaded
+   * once; its calls are recorded into a graph at the first run.
+   */
+  createDevicePlan(
+    code: Float64Array, constants: readonly (F32 | U8 | I32)[], arenaBytes: number,
+    inputFloats: number, outputFloats: number,
+  ): DevicePlanHandle;
+  /** Runs it off the event loop; false where `cancel[0]` was non-zero before it began. */
+  runDevicePlan(plan: DevicePlanHandle, input: F32, output: F32, cancel: I32 | null,
+    noiseTile: number): Promise<boolean>;
+  /** Queues a run between places of this thread on the GPU (deviceTake), behind the ops before. */
+  runDevicePlanOn(plan: DevicePlanHandle, input: number, output: number, noiseTile: number): void;
   linear(
     x: F32, weight: F32, bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number,
   ): void;

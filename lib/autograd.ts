@@ -45,6 +45,9 @@ export type OpName = Exclude<
   | "opNames"
   | "createPlan"
   | "runPlan"
+  | "createDevicePlan"
+  | "runDevicePlan"
+  | "runDevicePlanOn"
 >;
 
 /** One operand of an op call. */

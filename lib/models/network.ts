@@ -144,6 +144,7 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
   readonly weights: Map<string, Var>;
   /** q, k and v rows of each joint projection as tensors of their own, over the same memory. */
   readonly #parts = new Map<string, Var>();
+  readonly #placed = new WeakMap<Memory, Network<C>>();
 
   constructor(architecture: Architecture<C>, config: C, weights: Map<string, Var>) {
     this.architecture = architecture;
@@ -187,16 +188,24 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     return new Network(architecture, config, new Map(weights));
   }
 
-  /** The same network with its weights in `memory`: this one where host memory will do. */
+  /**
+   * The same network with a copy of its weights in `memory`, made once: this one where host memory
+   * will do.
+   */
   on(memory: Memory): Network<C> {
     if (!memory.onDevice) return this;
+    const known = this.#placed.get(memory);
+    if (known) return known;
     const weights = [...this.weights].map(
       ([name, { data, shape, requiresGrad }]): [string, Var] => [
         name,
         new Var(memory.put(data), shape, requiresGrad),
       ],
     );
-    return new Network(this.architecture, this.config, new Map(weights));
+    const placed = new Network(this.architecture, this.config, new Map(weights));
+    for (const [name, part] of placed.#parts) part.requiresGrad = this.get(name).requiresGrad;
+    this.#placed.set(memory, placed);
+    return placed;
   }
 
   /** A tensor by its checkpoint name, or a part of a joint projection by its own. */

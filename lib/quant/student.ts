@@ -3,11 +3,12 @@
  * bounds and rectifier groups.
  */
 import { Var } from "../autograd.ts";
+import { readable } from "../device.ts";
 import { halfToFloat32, toFloat16 } from "../io/host_tensor.ts";
 import { Network } from "../models/network.ts";
 import { generator } from "../random.ts";
 import { floatsFrom, type Memory } from "../tensor.ts";
-import { calibrate } from "./calibrate.ts";
+import { calibrate, type SearchFor } from "./calibrate.ts";
 import { createGate } from "./gate.ts";
 import { codedTensors, rectifiedKeys } from "./layout.ts";
 import type { Policy } from "./policy.ts";
@@ -33,10 +34,31 @@ export function roundedCopy(teacher: Network, policy: Policy): Network {
   const coded = codedTensors(architecture, config, policy);
   const weights = new Map<string, Var>();
   for (const [name, { data, shape }] of teacher.weights) {
-    const values = coded.has(name) ? floatsFrom(data) : floatsFrom(halfToFloat32(toFloat16(data)));
+    const given = readable(data);
+    const values = floatsFrom(coded.has(name) ? given : halfToFloat32(toFloat16(given)));
     weights.set(name, new Var(values, shape));
   }
   return new Network(architecture, config, weights);
+}
+
+/** A student with calibrated bounds, and nothing else that could be trained. */
+export function calibratedStudent(
+  memory: Memory,
+  teacher: Network,
+  policy: Policy,
+  patches: Var,
+  seed: number,
+  searchFor?: SearchFor,
+): Student {
+  const net = roundedCopy(teacher, policy);
+  const sites = new QuantisedSites(policy, net.architecture);
+  calibrate(memory, net, sites, patches, seed, searchFor);
+  return studentOn({ net, sites }, memory);
+}
+
+/** A student made in host memory, as it is trained in `memory`. */
+export function studentOn({ net, sites }: Student, memory: Memory): Student {
+  return { net: net.on(memory), sites: sitesOn(sites, memory) };
 }
 
 /** A calibrated student with fresh rectifiers. */
@@ -51,8 +73,7 @@ export function createStudent(
 ): Student {
   const net = roundedCopy(teacher, policy);
   const sites = new QuantisedSites(policy, net.architecture);
-  const placed = net.on(memory);
-  calibrate(memory, placed, sites, patches, seed);
+  calibrate(memory, net, sites, patches, seed);
   if (shape.experts > 0) {
     rectifiedKeys(net).forEach((key, i) => {
       const [out, cols] = net.get(`${key}.weight`).shape;
@@ -69,5 +90,5 @@ export function createStudent(
       if (recipe.gate === "dynamic") sites.gates.set(key, createGate(cols, shape.experts, draw));
     });
   }
-  return { net: placed, sites: sitesOn(sites, memory) };
+  return studentOn({ net, sites }, memory);
 }

@@ -132,6 +132,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
   exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
   exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));
+  export_device_plan(env, exports);
 #define SPR2Q_EXPORT(op, Args)                                                               \
   exports.Set(camel_case(#op), Napi::Function::New(env, call<Args, &Backend::op>, #op,       \
                                                    const_cast<char*>(#op)));

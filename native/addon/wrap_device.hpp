@@ -7,5 +7,7 @@ namespace spr2q {
 
 // openDevice ... deviceCounters, in the order of binding.d.ts.
 void export_device(Napi::Env env, Napi::Object exports);
+// createDevicePlan, runDevicePlan, runDevicePlanOn.
+void export_device_plan(Napi::Env env, Napi::Object exports);
 
 }  // namespace spr2q

@@ -30,6 +30,7 @@ struct Failure {
 thread_local Failure failure;
 thread_local cudaStream_t stream = nullptr;
 thread_local int32_t known_architecture = 0;
+thread_local const int64_t* noise = nullptr;
 
 std::mutex pools_mutex;
 // One pool for each device and stream; the default stream of two devices is two streams.
@@ -229,6 +230,9 @@ int32_t event_destroy(void* event) {
 int32_t event_record(void* event) {
   return checked(cudaEventRecord(static_cast<cudaEvent_t>(event), stream), "event_record");
 }
+int32_t event_wait(void* event) {
+  return checked(cudaStreamWaitEvent(stream, static_cast<cudaEvent_t>(event), 0), "event_wait");
+}
 int32_t event_milliseconds(void* from, void* to, double* milliseconds) {
   const cudaEvent_t end = static_cast<cudaEvent_t>(to);
   const int32_t code = checked(cudaEventSynchronize(end), "event_milliseconds");
@@ -263,6 +267,10 @@ void fail(int32_t code, const char* text) {
 }
 
 bool failed() { return failure.code != kCudaOk; }
+int32_t pending_failure() { return failure.code; }
+
+void use_noise_cell(const int64_t* cell) { noise = cell; }
+const int64_t* noise_cell() { return noise; }
 
 int32_t architecture() {
   if (known_architecture == 0) {
@@ -316,6 +324,7 @@ const CudaServices& services() {
       stream_destroy, use_stream,   synchronize,   capture_begin,   capture_end,   graph_launch,
       graph_destroy, event_create,  event_destroy, event_record,    event_milliseconds,
       last_error,    merge_pack_create, merge_pack_run, merge_pack_destroy,
+      event_wait,    plan_create,   plan_run,      plan_run_device, plan_destroy,
   };
   return table;
 }

@@ -351,6 +351,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   });
   return outcome("cudaEventRecord");
 }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+  finish_all();  // as good as waiting
+  return outcome("cudaStreamWaitEvent");
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t) {
   finish_all();
   return outcome("cudaEventSynchronize");
