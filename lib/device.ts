@@ -85,7 +85,8 @@ export function deviceError(cause: unknown): unknown {
   return new Spr2qError(code, `CUDA: ${text}. ${FIXES[code] ?? ""}`.trimEnd(), { cause });
 }
 
-function guarded<T>(body: () => T): T {
+/** `body` with the failures of the GPU as Spr2qErrors. */
+export function onDevice<T>(body: () => T): T {
   try {
     return body();
   } catch (cause) {
@@ -101,26 +102,22 @@ export class DeviceMemory extends Memory {
   /** Opens the GPU for this thread. ERR_GPU_UNAVAILABLE says why there is none. */
   constructor() {
     super();
-    const cuda = describeCuda();
-    if (cuda.code !== "OK") {
-      const text = `CUDA: ${cuda.text} (${cuda.code}). ${FIXES.ERR_GPU_UNAVAILABLE}`;
-      throw new Spr2qError("ERR_GPU_UNAVAILABLE", text);
-    }
-    guarded(() => native().openDevice());
+    chosenDevice("cuda");
+    onDevice(() => native().openDevice());
   }
 
   override take(bytes: number): ArrayBuffer {
-    const address = guarded(() => native().deviceTake(bytes));
+    const address = onDevice(() => native().deviceTake(bytes));
     return new DeviceBlock(address, bytes) as unknown as ArrayBuffer;
   }
 
   override give(buffer: ArrayBuffer): void {
     const { address } = buffer as unknown as DeviceBlock;
-    guarded(() => native().deviceGive(address));
+    onDevice(() => native().deviceGive(address));
   }
 
   override trim(): void {
-    guarded(() => native().deviceTrim());
+    onDevice(() => native().deviceTrim());
   }
 
   override get peakBytes(): number {
@@ -141,12 +138,12 @@ export class DeviceMemory extends Memory {
 
   override run(op: OpCall, operands: readonly unknown[]): void {
     const placed = operands.map((o) => (o instanceof DeviceArray ? o.place : o));
-    guarded(() => op(...placed));
+    onDevice(() => op(...placed));
   }
 
   override copy(to: F32, from: F32): void {
-    const [target, source] = [placeOf(to), placeOf(from)];
-    guarded(() => native().deviceCopy(target, source, from.byteLength));
+    const [target, source] = [addressOf(to), addressOf(from)];
+    onDevice(() => native().deviceCopy(target, source, from.byteLength));
   }
 
   override put<T extends NativeArray>(array: T): T {
@@ -173,7 +170,8 @@ function view(kind: Kind, buffer: ArrayBuffer, length: number): DeviceArray {
 
 const isPlaced = (array: unknown): array is DeviceArray => array instanceof DeviceArray;
 
-function placeOf(array: unknown): number {
+/** Address of a tensor on the GPU; ERR_INTERNAL for a host array. */
+export function addressOf(array: unknown): number {
   if (!isPlaced(array)) throw expected("ERR_INTERNAL", "tensor", "one on the GPU", "a host array");
   return array.place[0];
 }
@@ -188,7 +186,7 @@ export function readable<T extends NativeArray>(array: T): T {
   if (!isPlaced(array)) return array;
   const Host = { f32: Float32Array, i32: Int32Array, u8: Uint8Array }[array.kind];
   const copy = new Host(array.length) as T;
-  guarded(() => native().deviceDownload(array.place[0], copy));
+  onDevice(() => native().deviceDownload(array.place[0], copy));
   return copy;
 }
 
@@ -203,17 +201,40 @@ export function assign<T extends NativeArray>(array: T, values: ArrayLike<number
   if (host.length !== array.length) {
     throw expected("ERR_INTERNAL", "tensor on the GPU", `${array.length} values`, `${host.length}`);
   }
-  guarded(() => native().deviceUpload(array.place[0], host));
+  onDevice(() => native().deviceUpload(array.place[0], host));
 }
 
 /** A pool of memory on the chosen device. "cuda" where there is none is ERR_GPU_UNAVAILABLE. */
 export function memoryOn(choice: DeviceChoice): Memory {
-  return resolveDevice(choice) === "cuda" ? new DeviceMemory() : new Memory();
+  return chosenDevice(choice) === "cuda" ? new DeviceMemory() : new Memory();
 }
 
-/** Which device `choice` means here: "auto" is the GPU where a usable one is, else the CPU. */
-export function resolveDevice(choice: DeviceChoice): "cpu" | "cuda" {
-  if (choice !== "auto") return choice;
-  const { code, hostMemory } = describeCuda();
-  return code === "OK" && !hostMemory ? "cuda" : "cpu";
+/**
+ * Which device `choice` means here: "auto" is the GPU where a usable one is, else the CPU.
+ * ERR_GPU_UNAVAILABLE for "cuda" says why there is none.
+ */
+export function chosenDevice(choice: DeviceChoice): "cpu" | "cuda" {
+  if (choice === "cpu") return choice;
+  const { code, text, hostMemory } = describeCuda();
+  if (choice === "auto") return code === "OK" && !hostMemory ? "cuda" : "cpu";
+  if (code === "OK") return choice;
+  const fix = FIXES.ERR_GPU_UNAVAILABLE;
+  throw new Spr2qError("ERR_GPU_UNAVAILABLE", `CUDA: ${text} (${code}). ${fix}`);
+}
+
+/** Runs ops on host arrays with the GPU's bits: copied there, run, copied back. */
+export function callOnDevice(memory: Memory): (op: OpCall, operands: readonly unknown[]) => void {
+  return (op, operands) => {
+    const arrays = operands.filter((o) => ArrayBuffer.isView(o)) as NativeArray[];
+    const placed = new Map(arrays.map((array) => [array, memory.put(array)]));
+    try {
+      memory.run(
+        op,
+        operands.map((o) => placed.get(o as NativeArray) ?? o),
+      );
+      for (const [host, there] of placed) host.set(readable(there));
+    } finally {
+      for (const there of placed.values()) memory.give(there.buffer);
+    }
+  };
 }

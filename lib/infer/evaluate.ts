@@ -35,13 +35,13 @@ export async function evaluateFolder(
   scale: number,
   hrDir: string,
   lrDir: string | undefined,
-  options: RunOptions,
+  options: RunOptions & { readonly device?: "cpu" | "cuda" },
 ): Promise<Evaluation> {
   const began = performance.now();
   const images: ImageScore[] = [];
   let luma = 0;
   const pairs = await pairImages(hrDir, lrDir ?? null, scale);
-  const runner = model && new TileRunner(model);
+  const runner = model && new TileRunner(model, options.device);
   for (const [i, pair] of pairs.entries()) {
     options.signal?.throwIfAborted();
     const { hr, lr }: LoadedPair = await loadPair(pair, scale);

@@ -4,12 +4,15 @@
  * replays it without JavaScript. Tape and plan run the same ops in the same order.
  */
 import { Graph, Var } from "../autograd.ts";
-import { type F32, type I32, native, type PlanHandle } from "../binding.ts";
-import { Spr2qError } from "../errors.ts";
+import { type DevicePlanHandle, type F32, type I32, native, type PlanHandle } from "../binding.ts";
+import { addressOf, callOnDevice, DeviceMemory, deviceError, onDevice } from "../device.ts";
+import { expected, Spr2qError } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import type { Sites } from "../models/sites.ts";
 import { Router, type RoutingMode } from "../nn/routing.ts";
-import { encode } from "./encode.ts";
+import type { OpCall } from "../tensor.ts";
+import { encode, type Target } from "./encode.ts";
+import type { Caller } from "./rewrite.ts";
 
 /** What one run of a plan may be told. */
 export interface RunSettings {
@@ -29,7 +32,8 @@ export class Plan {
   readonly arenaBytes: number;
   /** What each timed step runs: one op, or a segment's ops joined by "+". */
   readonly steps: readonly string[];
-  readonly #handle: PlanHandle;
+  readonly #device: "cpu" | "cuda";
+  readonly #handle: PlanHandle | DevicePlanHandle;
 
   /**
    * Traces `net` with `sites` for one image size and routing; see {@link Router} for the noise.
@@ -43,6 +47,7 @@ export class Plan {
     height: number,
     routing: { readonly mode: RoutingMode; readonly seed: number },
     fused = true,
+    device: "cpu" | "cuda" = "cpu",
   ) {
     this.width = width;
     this.height = height;
@@ -51,16 +56,34 @@ export class Plan {
     const input = new Var(new Float32Array(width * height * 3), [1, height, width, 3]);
     const router = new Router(routing);
     const output = net.forward(graph, input, sites, router);
-    const encoded = encode(graph.calls, input.data, output.data, fused);
+    const target = device === "cuda" ? deviceTarget() : undefined;
+    const encoded = encode(graph.calls, input.data, output.data, fused, target);
     this.arenaBytes = encoded.arenaBytes;
     this.steps = encoded.steps;
-    this.#handle = native().createPlan(
+    this.#device = device;
+    const list = [
       Float64Array.from(encoded.code),
       encoded.constants,
       encoded.arenaBytes,
       input.size,
       output.size,
-    );
+    ] as const;
+    this.#handle =
+      device === "cpu"
+        ? native().createPlan(...list)
+        : onDevice(() => native().createDevicePlan(...list));
+  }
+
+  /**
+   * Queues a run between tensors on the GPU, behind the ops before it: input (height, width, 3) and
+   * output (scale * height, scale * width, 3), floats of a DeviceMemory of this thread.
+   */
+  runOn(input: F32, output: F32, noiseTile = 0): void {
+    if (this.#device === "cpu") {
+      throw expected("ERR_ARGUMENT", "runOn()", "a plan on the GPU", "one on the CPU");
+    }
+    const [from, to] = [input, output].map(addressOf);
+    onDevice(() => native().runDevicePlanOn(this.#handle, from, to, noiseTile));
   }
 
   /**
@@ -78,14 +101,10 @@ export class Plan {
     };
     signal?.addEventListener("abort", stop, { once: true });
     try {
-      const finished = await native().runPlan(
-        this.#handle,
-        image,
-        output,
-        cancel,
-        seconds,
-        noiseTile,
-      );
+      const finished =
+        this.#device === "cpu"
+          ? await native().runPlan(this.#handle, image, output, cancel, seconds, noiseTile)
+          : await this.#runOnDevice(image, output, cancel, seconds, noiseTile);
       if (!finished) {
         throw new Spr2qError("ERR_ABORTED", "Upscaling was stopped before its end.", {
           cause: signal?.reason,
@@ -96,4 +115,28 @@ export class Plan {
     }
     return output;
   }
+
+  async #runOnDevice(
+    image: F32,
+    output: F32,
+    cancel: I32,
+    seconds: Float64Array | null,
+    noiseTile: number,
+  ): Promise<boolean> {
+    if (seconds) {
+      throw expected("ERR_ARGUMENT", "seconds", "none on the GPU", "a list", "Time whole runs.");
+    }
+    try {
+      return await native().runDevicePlan(this.#handle, image, output, cancel, noiseTile);
+    } catch (cause) {
+      throw deviceError(cause);
+    }
+  }
+}
+
+/** The list's constants made by the GPU, and no segments. */
+function deviceTarget(): Target {
+  const call = callOnDevice(new DeviceMemory());
+  const caller: Caller = (op, ...operands) => call(native()[op] as OpCall, operands);
+  return { caller, tiled: false };
 }

@@ -117,10 +117,12 @@ export class TileBuffers {
 /** Plans of one model by tile size and routing; each is traced once. */
 export class TileRunner {
   readonly model: Model;
+  readonly device: "cpu" | "cuda";
   readonly #plans = new Map<string, Plan>();
 
-  constructor(model: Model) {
+  constructor(model: Model, device: "cpu" | "cuda" = "cpu") {
     this.model = model;
+    this.device = device;
   }
 
   /**
@@ -191,7 +193,7 @@ export class TileRunner {
     let plan = this.#plans.get(key);
     if (!plan) {
       if (this.#plans.size >= 8) this.#plans.clear();
-      plan = new Plan(net, sites, width, height, { mode, seed });
+      plan = new Plan(net, sites, width, height, { mode, seed }, true, this.device);
       this.#plans.set(key, plan);
     }
     return plan;

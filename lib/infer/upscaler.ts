@@ -3,6 +3,7 @@
  * a file (save). Images smaller than half a window are mirrored up to it, and the result is cropped
  * again. How kinds of images are handled: strips.ts; how much memory it takes: budget.ts.
  */
+import { chosenDevice, type DeviceChoice } from "../device.ts";
 import { expected, Spr2qError } from "../errors.ts";
 import { fillFileAtomic } from "../io/files.ts";
 import { decodeBytes, type ImageShape, outlinePng, readPng } from "../io/png.ts";
@@ -32,6 +33,15 @@ export interface UpscalerOptions {
    * is the largest tile that fits. Default: what the system can give, and "auto" goes by size.
    */
   readonly maxMemory?: number;
+}
+
+/** What {@link Upscaler.load} fixes for good. */
+export interface LoadOptions extends UpscalerOptions {
+  /**
+   * Default "auto": the GPU where there is one that can be used, else the CPU. "cuda" where there is
+   * none is ERR_GPU_UNAVAILABLE, with the reason.
+   */
+  readonly device?: DeviceChoice;
 }
 
 /** Options of one run. */
@@ -76,6 +86,8 @@ export function checkUpscalable(
 
 /** A model ready to enlarge images. Call `dispose()` (or declare it with `using`) when done. */
 export class Upscaler {
+  /** Where it runs. */
+  readonly device: "cpu" | "cuda";
   /** What the model's file says; null once disposed. */
   #model: Model | null;
   readonly #defaults: UpscalerOptions;
@@ -83,17 +95,19 @@ export class Upscaler {
   #budget: Budget | null;
   readonly #running = new Set<AbortController>();
 
-  constructor(model: Model, options: UpscalerOptions = {}) {
+  constructor(model: Model, options: LoadOptions = {}) {
     this.#model = model;
-    this.#runner = new TileRunner(model);
+    this.device = chosenDevice(options.device ?? "auto");
+    this.#runner = new TileRunner(model, this.device);
     this.#budget = new Budget(this.#runner);
     this.#defaults = options;
     checkLimit(options.maxMemory);
   }
 
   /** Opens a model file of any kind; errors are those of {@link openModel}. */
-  static async load(path: string, options: UpscalerOptions = {}): Promise<Upscaler> {
+  static async load(path: string, options: LoadOptions = {}): Promise<Upscaler> {
     checkLimit(options.maxMemory);
+    chosenDevice(options.device ?? "auto"); // before the file is read
     return new Upscaler(await openModel(path), options);
   }
 

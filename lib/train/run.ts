@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type DeviceChoice, memoryOn, resolveDevice } from "../device.ts";
+import { type DeviceChoice, memoryOn, chosenDevice } from "../device.ts";
 import { expected, Spr2qError } from "../errors.ts";
 import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
@@ -110,7 +110,7 @@ export async function* runMethod(
   const recipe = recipeOf(method, options);
   const { seed, out, bits } = options;
   await ensureWritableDir(out);
-  const device = resolveDevice(options.device ?? "cpu");
+  const device = chosenDevice(options.device ?? "cpu");
   const memory = memoryOn(device);
   const teacher = model.net.on(memory);
   const { scale, window } = teacher.config;

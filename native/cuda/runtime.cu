@@ -79,6 +79,7 @@ int32_t code_of(cudaError_t error) {
 // The error's code; a failure is kept with the name of the call.
 int32_t checked(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return kCudaOk;
+  cudaGetLastError();  // the runtime keeps it too, and the next launch would be blamed for it
   const int32_t code = code_of(error);
   char text[256];
   if (code == kCudaNoDriver) {  // the runtime's own text speaks of an old driver

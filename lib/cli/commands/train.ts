@@ -1,7 +1,7 @@
 /** `spr2q train`: a full-precision network from scratch, against HR images. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type DeviceChoice, memoryOn, resolveDevice } from "../../device.ts";
+import { type DeviceChoice, memoryOn, chosenDevice } from "../../device.ts";
 import { expected, Spr2qError } from "../../errors.ts";
 import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
 import type { Architecture, NetworkConfig } from "../../models/network.ts";
@@ -113,7 +113,7 @@ export const command = defineCommand({
     await ensureWritableDir(options.out);
     const source = await PatchSource.open(options.train, config.scale, options.patch);
     const { iterations, batch, patch, rate, seed } = options;
-    const device = resolveDevice(options.device as DeviceChoice);
+    const device = chosenDevice(options.device as DeviceChoice);
     const memory = memoryOn(device);
     const net = initialise(architecture, config, seed).on(memory);
     const adam = pretrainOptimiser(net, memory);

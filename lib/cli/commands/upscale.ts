@@ -2,13 +2,14 @@
 import { realpath, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { native } from "../../binding.ts";
+import type { DeviceChoice } from "../../device.ts";
 import { expected } from "../../errors.ts";
 import { Upscaler } from "../../infer/upscaler.ts";
 import { ensureWritableDir, ioError } from "../../io/files.ts";
 import { listImages } from "../../io/images.ts";
 import type { RasterImage } from "../../io/png.ts";
 import { defineCommand } from "../args.ts";
-import { parseTile, routingOptions } from "../run_options.ts";
+import { deviceOption, parseTile, routingOptions } from "../run_options.ts";
 
 /** One image to read and the file to write. */
 export interface Job {
@@ -89,6 +90,7 @@ export const command = defineCommand({
         "largest that fits; without it, runs are refused only where the machine has too little",
     },
     ...routingOptions,
+    deviceOption,
   ],
   async run(ctx) {
     const { options, signal } = ctx;
@@ -96,7 +98,8 @@ export const command = defineCommand({
     const { routing, seed } = options as { routing: "sampled" | "argmax"; seed: number };
     const jobs = await planJobs(ctx.positionals[0], options.output);
     const maxMemory = options["max-memory"];
-    using upscaler = await Upscaler.load(options.model, { tile, routing, seed, maxMemory });
+    const device = options.device as DeviceChoice;
+    using upscaler = await Upscaler.load(options.model, { tile, routing, seed, maxMemory, device });
     const { scale, bits } = upscaler;
     // Every image is read once before the first is run: a bad one must not end hours of work.
     let only: RasterImage | null = null;
@@ -137,7 +140,8 @@ export const command = defineCommand({
       maxMemory: maxMemory ?? null,
       peakBytes: native().peakBytes(false),
       ...routed,
-      backend: native().backendName(),
+      device: upscaler.device,
+      backend: upscaler.device === "cuda" ? "cuda" : native().backendName(),
       seconds: (performance.now() - began) / 1000,
     });
   },
