@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CudaStatus, NativeBinding } from "../binding.d.ts";
-import { Spr2qError } from "./errors.ts";
+import { expected, Spr2qError } from "./errors.ts";
 
 export type {
   CudaStatus,
@@ -32,6 +32,11 @@ export function packageRoot(): string {
   return folder;
 }
 
+/** The version in package.json. */
+export function packageVersion(): string {
+  return JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version as string;
+}
+
 /** The loaded addon. Throws ERR_NO_BINARY with what was tried and what to do. */
 export function native(): NativeBinding {
   if (loaded) return loaded;
@@ -51,6 +56,19 @@ export function native(): NativeBinding {
   }
   if (process.env.SPR2Q_CUDA_LIBRARY) openCuda(loaded);
   return loaded;
+}
+
+/**
+ * Sets how many threads the kernels use, for all models and threads of this process; returns the
+ * number in use. Without an argument, only tells it; the default is one a core. ERR_ARGUMENT unless
+ * `count` is a whole number from 1 to 1024. Waits for the kernel at work, some milliseconds.
+ */
+export function setThreads(count?: number): number {
+  if (count === undefined) return native().threads();
+  if (!Number.isInteger(count) || count < 1 || count > 1024) {
+    throw expected("ERR_ARGUMENT", "threads", "a whole number from 1 to 1024", `${count}`);
+  }
+  return native().threads(count);
 }
 
 /** Where the CUDA library is looked for: SPR2Q_CUDA_LIBRARY, else beside the addon. */
@@ -92,13 +110,12 @@ export function describeNative(): {
 } {
   try {
     const binding = native();
-    const manifest = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
     return {
       loaded: true,
       isa: binding.backendName(),
       isas: binding.backends(),
       threads: binding.threads(),
-      version: manifest.version as string,
+      version: packageVersion(),
     };
   } catch (error) {
     return { loaded: false, reason: (error as Error).message };

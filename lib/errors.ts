@@ -50,3 +50,9 @@ export function expected(
 ): Spr2qError {
   return new Spr2qError(code, `${what}: expected ${wanted}, got ${got}.${fix ? ` ${fix}` : ""}`);
 }
+
+/** ERR_ABORTED for work (as "Upscaling") that a signal stopped; its reason is the cause. */
+export function stopped(work: string, signal: AbortSignal | undefined): Spr2qError {
+  const cause = signal?.reason;
+  return new Spr2qError("ERR_ABORTED", `${work} was stopped before its end.`, { cause });
+}

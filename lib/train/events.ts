@@ -65,6 +65,16 @@ export interface CheckpointEvent {
   readonly file: string;
 }
 
+/** The routing table of the finished model: gates of every rectified layer, on the simplex. */
+export interface RouteEvent {
+  readonly type: "route";
+  readonly layers: Readonly<Record<string, readonly number[]>>;
+  /** Which gates were kept, and the losses that decided it; null where OSRC did not run. */
+  readonly kept: "calibrated" | "trained";
+  readonly lossBefore: number | null;
+  readonly lossAfter: number | null;
+}
+
 /** Last event of a run. */
 export interface DoneEvent {
   readonly type: "done";
@@ -79,6 +89,7 @@ export type TrainEvent =
   | StepEvent
   | EvalEvent
   | CheckpointEvent
+  | RouteEvent
   | DoneEvent;
 
 /** A point in a run: `iteration` iterations of `stage` are done. */
@@ -101,7 +112,7 @@ const ORDER: readonly Stage[] = [
 /** Whether an event belongs to the time after `position`. */
 export function isAfter(event: TrainEvent, position: Position): boolean {
   if (event.type === "start") return false;
-  if (event.type === "done") return true;
+  if (event.type === "done" || event.type === "route") return true;
   const stages = ORDER.indexOf(event.stage) - ORDER.indexOf(position.stage);
   if (stages !== 0) return stages > 0;
   return event.type !== "stage" && event.iteration > position.iteration;

@@ -183,6 +183,7 @@ export async function* runMethod(
     const result = await writeResult(out, prepared, settings, options, model.sha256, memory);
     const seconds = (performance.now() - began) / 1000;
     const { file: written, bytes, table } = result;
+    if (table) yield emit({ type: "route", ...table });
     yield emit({
       type: "done",
       seconds,

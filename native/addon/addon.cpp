@@ -2,21 +2,25 @@
 // the backend itself. binding.d.ts types what is exported here, in the same order.
 #include "args.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <string>
 
 #include "../core/arena.hpp"
 #include "../core/backend.hpp"
+#include "../core/constants.hpp"
 #include "../core/cuda_library.hpp"
 #include "../core/pool.hpp"
+#include "env.hpp"
 #include "wrap_device.hpp"
 #include "wrap_plan.hpp"
 
 namespace spr2q {
 namespace {
 
-const Backend*& chosen_backend() {
-  static const Backend* backend = [] {
+// Of the process: every environment uses the same.
+std::atomic<const Backend*>& chosen_backend() {
+  static std::atomic<const Backend*> backend = [] {
     const char* names[8];
     return find_backend(list_backends(names, 8) > 0 ? names[0] : "reference");
   }();
@@ -32,7 +36,7 @@ Napi::Value call(const Napi::CallbackInfo& info) {
   if (const char* problem = args.check()) {
     throw Napi::RangeError::New(info.Env(), std::string(name) + ": " + problem);
   }
-  const Backend* backend = reader.on_device() ? &device_heap()->backend() : chosen_backend();
+  const Backend* backend = reader.on_device() ? &device_heap()->backend() : &current_backend();
   (backend->*op)(args);
   if (reader.on_device() || backend == host_cuda_backend()) {
     const std::string failure =
@@ -71,7 +75,7 @@ Napi::Value backends(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value backend_name(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), chosen_backend()->name);
+  return Napi::String::New(info.Env(), current_backend().name);
 }
 
 Napi::Value use_backend(const Napi::CallbackInfo& info) {
@@ -89,6 +93,16 @@ Napi::Value threads(const Napi::CallbackInfo& info) {
 
 Napi::Value peak_bytes_of_runs(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(peak_bytes(info[0].ToBoolean())));
+}
+
+Napi::Value constant_bytes_held(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(constant_bytes()));
+}
+
+// adjustMemory(bytes): tells the garbage collector of memory that it cannot see.
+Napi::Value adjust_memory(const Napi::CallbackInfo& info) {
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), info[0].ToNumber().Int64Value());
+  return info.Env().Undefined();
 }
 
 // openCuda(path): { code, text, hostMemory, devices: [{ name, architecture, memoryBytes }] }.
@@ -121,16 +135,20 @@ Napi::Value op_names(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Env(env));
   exports.Set("allocate", Napi::Function::New(env, allocate, "allocate"));
   exports.Set("backends", Napi::Function::New(env, backends, "backends"));
   exports.Set("backendName", Napi::Function::New(env, backend_name, "backendName"));
   exports.Set("useBackend", Napi::Function::New(env, use_backend, "useBackend"));
   exports.Set("threads", Napi::Function::New(env, threads, "threads"));
   exports.Set("peakBytes", Napi::Function::New(env, peak_bytes_of_runs, "peakBytes"));
+  exports.Set("constantBytes", Napi::Function::New(env, constant_bytes_held, "constantBytes"));
+  exports.Set("adjustMemory", Napi::Function::New(env, adjust_memory, "adjustMemory"));
   exports.Set("openCuda", Napi::Function::New(env, open_cuda, "openCuda"));
   export_device(env, exports);
   exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
   exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
+  exports.Set("releasePlan", Napi::Function::New(env, release_plan, "releasePlan"));
   exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));
   export_device_plan(env, exports);
 #define SPR2Q_EXPORT(op, Args)                                                               \
@@ -143,7 +161,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
 }  // namespace
 
-const Backend& current_backend() { return *chosen_backend(); }
+const Backend& current_backend() { return *chosen_backend().load(); }
 
 }  // namespace spr2q
 

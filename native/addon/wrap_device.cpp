@@ -26,20 +26,6 @@ void* address_of(const Napi::Value& value) {
   return reinterpret_cast<void*>(static_cast<uintptr_t>(value.ToNumber().DoubleValue()));
 }
 
-struct HostBytes {
-  uint8_t* data;
-  int64_t bytes;
-};
-
-HostBytes bytes_of(const Napi::CallbackInfo& info, size_t i, const char* function) {
-  if (!info[i].IsTypedArray()) {
-    throw Napi::TypeError::New(info.Env(), std::string(function) + ": takes an address and a typed array");
-  }
-  const Napi::TypedArray array = info[i].As<Napi::TypedArray>();
-  return {static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset(),
-          static_cast<int64_t>(array.ByteLength())};
-}
-
 constexpr const char* kForeign = "that is no memory of the GPU in use";
 
 Napi::Value open_device(const Napi::CallbackInfo& info) {
@@ -73,7 +59,7 @@ Napi::Value device_give(const Napi::CallbackInfo& info) {
 Napi::Value device_upload(const Napi::CallbackInfo& info) {
   DeviceHeap& heap = heap_of(info.Env(), "deviceUpload");
   void* to = address_of(info[0]);
-  const HostBytes from = bytes_of(info, 1, "deviceUpload");
+  const HostBytes from = host_bytes(info.Env(), info[1], "deviceUpload");
   if (!heap.holds(to, from.bytes) || !heap.upload(to, from.data, from.bytes)) {
     refuse(info.Env(), "deviceUpload", kForeign);
   }
@@ -83,7 +69,7 @@ Napi::Value device_upload(const Napi::CallbackInfo& info) {
 Napi::Value device_download(const Napi::CallbackInfo& info) {
   DeviceHeap& heap = heap_of(info.Env(), "deviceDownload");
   const void* from = address_of(info[0]);
-  const HostBytes to = bytes_of(info, 1, "deviceDownload");
+  const HostBytes to = host_bytes(info.Env(), info[1], "deviceDownload");
   if (!heap.holds(from, to.bytes) || !heap.download(to.data, from, to.bytes)) {
     refuse(info.Env(), "deviceDownload", kForeign);
   }
@@ -118,6 +104,16 @@ Napi::Value device_counters(const Napi::CallbackInfo& info) {
 }
 
 }  // namespace
+
+HostBytes host_bytes(Napi::Env env, Napi::Value value, const char* function) {
+  void* data = nullptr;
+  // By hand: an array over memory that threads share has no ArrayBuffer to ask.
+  if (!value.IsTypedArray() || napi_get_typedarray_info(env, value, nullptr, nullptr, &data, nullptr,
+                                                        nullptr) != napi_ok) {
+    throw Napi::TypeError::New(env, std::string(function) + ": takes typed arrays");
+  }
+  return {static_cast<uint8_t*>(data), static_cast<int64_t>(value.As<Napi::TypedArray>().ByteLength())};
+}
 
 void export_device(Napi::Env env, Napi::Object exports) {
   exports.Set("openDevice", Napi::Function::New(env, open_device, "openDevice"));

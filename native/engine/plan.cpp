@@ -65,9 +65,11 @@ int64_t tile_rows_for(const Segment& segment) {
   return least < segment.tile_rows ? least : segment.tile_rows;
 }
 
-void run_segment(const Backend& backend, const double* code, const double* end, Places places) {
+void run_segment(const Backend& backend, const double* code, const double* end, Places places,
+                 const RunWatch* watch) {
   const Segment segment(code);
   parallel_for(segment.rows, tile_rows_for(segment), [&](int64_t begin, int64_t finish) {
+    if (watch && watch->stopped()) return;
     Places mine = places;
     mine.tile = {scratch<uint8_t>(kTileSlot, segment.tile_bytes + 64), segment.tile_bytes};
     mine.first_row = begin;
@@ -100,7 +102,7 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
                         int64_t input_floats, int64_t output_floats) {
   backend_ = &backend;
   code_.assign(code, code + length);
-  constants_ = constants;
+  if (!keep(constants)) return "no memory for its constants";
   arena_bytes_ = arena_bytes;
   input_floats_ = input_floats;
   output_floats_ = output_floats;
@@ -132,12 +134,43 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
   return "";
 }
 
-bool Plan::run(const float* input, float* output, const volatile int32_t* cancel, double* seconds,
-               int64_t noise_tile, std::string& problem) const {
+// Constants smaller than a page share one block: most are a few bounds.
+bool Plan::keep(const std::vector<Block>& constants) {
+  constexpr int64_t kSmall = 4096, kLine = 64;
+  constants_ = constants;
+  std::vector<uint8_t> small;
+  std::vector<size_t> places;
+  for (Block& block : constants_) {
+    places.push_back(small.size());
+    if (block.bytes >= kSmall) {
+      shared_.push_back(share_constant(block.data, block.bytes));
+      if (!shared_.back()) return false;
+      block.data = const_cast<uint8_t*>(shared_.back()->data);
+    } else {
+      small.insert(small.end(), block.data, block.data + block.bytes);
+      small.resize((small.size() + kLine - 1) / kLine * kLine);
+    }
+  }
+  shared_.push_back(share_constant(small.data(), static_cast<int64_t>(small.size())));
+  if (!shared_.back()) return false;
+  for (size_t i = 0; i < constants_.size(); ++i) {
+    if (constants_[i].bytes >= kSmall) continue;
+    constants_[i].data = const_cast<uint8_t*>(shared_.back()->data) + places[i];
+  }
+  return true;
+}
+
+int64_t Plan::held_bytes() const {
+  int64_t bytes = static_cast<int64_t>(code_.size() * sizeof(double));
+  for (const auto& constant : shared_) bytes += constant->bytes;
+  return bytes;
+}
+
+RunResult Plan::run(const float* input, float* output, RunWatch* watch, double* seconds,
+                    int64_t noise_tile) const {
   const Arena arena(arena_bytes_);
   if (!arena.data()) {
-    problem = "no memory for an arena of " + std::to_string(arena_bytes_) + " bytes";
-    return true;
+    return {false, "no memory for an arena of " + std::to_string(arena_bytes_) + " bytes"};
   }
   const Places places = {
       {arena.data(), arena_bytes_},
@@ -145,27 +178,26 @@ bool Plan::run(const float* input, float* output, const volatile int32_t* cancel
       {reinterpret_cast<uint8_t*>(output), output_floats_ * 4},
       {nullptr, 0}, &constants_, 0, 0, noise_tile};
   const double* end = code_.data() + code_.size();
-  bool finished = true;
   using Clock = std::chrono::steady_clock;
   Clock::time_point began = Clock::now();
+  int64_t done = 0;
   for (const double* at = code_.data(); at < end;) {
-    if (cancel && *cancel) {
-      finished = false;
-      break;
-    }
+    if (watch && watch->stopped()) return {false, ""};
     const char *trouble = nullptr, *name = "plan";
     if (*at == kSegment) {
-      run_segment(*backend_, at, end, places);
+      run_segment(*backend_, at, end, places, watch);
       at = skip_segment(at, end, places);
     } else {
       at = dispatch(backend_, at, end, places, trouble, name);
     }
+    if (watch) watch->step_done(++done);
     if (!seconds) continue;
     const Clock::time_point now = Clock::now();
     *seconds++ = std::chrono::duration<double>(now - began).count();
     began = now;
   }
-  return finished;
+  // A stop during the last step left tiles of it out.
+  return {!(watch && watch->stopped()), ""};
 }
 
 }  // namespace spr2q

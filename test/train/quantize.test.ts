@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { openModel } from "../../lib/infer/model.ts";
 import { encodePng, fromRgbFloat } from "../../lib/io/png.ts";
+import { evaluate } from "../../lib/infer/evaluate.ts";
 import {
+  quantize,
   type QuantizeOptions,
   type QuantizeResult,
   quantizeModel,
@@ -154,4 +156,25 @@ test("an empty training folder and too small pictures are ERR_DATA", async () =>
   await expect(drain(empty)).rejects.toMatchObject({ code: "ERR_DATA" });
   const large = quantizeModel(asModel(tinyNet()), options("y", { patch: 48 }));
   await expect(drain(large)).rejects.toMatchObject({ code: "ERR_DATA" });
+});
+
+test("quantize() can be awaited, and evaluate() measures what it left, image by image", async () => {
+  const [train, out] = [join(root, "train"), join(root, "library")];
+  const few = { iterations: 2, osrc: 1, batch: 1, patch: 16, recipe: "quick" } as const;
+  const types = new Set<string>();
+  const run = quantize(asModel(tinyNet()), { bits: 4, train, out, ...few });
+  for await (const event of run) types.add(event.type);
+  expect([...types]).toEqual(["start", "stage", "step", "eval", "checkpoint", "route", "done"]);
+  const { model, table } = await run;
+  const scores: string[] = [];
+  const measured = evaluate(model, { hr: train });
+  for await (const { name, psnr, done, total } of measured) {
+    expect(psnr).toBeGreaterThan(5);
+    scores.push(`${name} ${done}/${total}`);
+  }
+  expect(scores).toEqual(["0 1/4", "1 2/4", "2 3/4", "3 4/4"]);
+  const { psnr, images } = await measured;
+  expect(psnr).toBeCloseTo(images.reduce((sum, image) => sum + image.psnr, 0) / 4, 10);
+  expect((await evaluate({ bicubic: 2 }, { hr: train })).psnrLuma).toBeGreaterThan(psnr);
+  expect(Object.keys(table!.layers).length).toBeGreaterThan(0);
 });

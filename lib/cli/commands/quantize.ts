@@ -10,7 +10,7 @@ import type { TrainEvent } from "../../train/events.ts";
 import { writeRunReport } from "../../report/run.ts";
 import { defineCommand } from "../args.ts";
 import { deviceOption } from "../run_options.ts";
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../../binding.ts";
 
 /** The bits that the packed format knows. */
 const BITS = [8, 4, 2, 1];
