@@ -55,5 +55,8 @@ export { ssimY } from "./metrics/ssim.ts";
 export { decodePng, encodePng, type RasterImage, readPng } from "./io/png.ts";
 export { readWeights } from "./io/weights.ts";
 
+/* CPU or GPU */
+export type { DeviceChoice } from "./device.ts";
+
 /* Errors */
 export { ERROR_CODES, type ErrorCode, Spr2qError } from "./errors.ts";

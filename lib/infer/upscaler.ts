@@ -37,7 +37,6 @@ import { type RunOptions, TileRunner } from "./tiles.ts";
 
 /** What the runs of an upscaler need, together until dispose(). */
 interface Engine {
-  readonly model: Model;
   readonly runner: TileRunner;
   readonly budget: Budget;
 }
@@ -58,7 +57,7 @@ export class Upscaler {
   constructor(model: Model, options: UpscalerOptions & Pick<LoadOptions, "device"> = {}) {
     this.device = chosenDevice(options.device ?? "auto");
     const runner = new TileRunner(model, this.device);
-    this.#engine = { model, runner, budget: new Budget(runner) };
+    this.#engine = { runner, budget: new Budget(runner) };
     this.#defaults = options;
     checkLimit(options.maxMemory);
   }
@@ -66,15 +65,13 @@ export class Upscaler {
   /**
    * Opens a model file of any kind (.pth or .safetensors, full precision or quantised; the file
    * knows its architecture, scale and bits), or what {@link Upscaler.share} gave in any thread of
-   * this process. Errors are those of {@link openModel}, ERR_ABORTED, and those of the
-   * constructor.
+   * this process. Errors are those of {@link openModel}, ERR_ABORTED, ERR_GPU_UNAVAILABLE.
    */
   static async load(source: string | SharedModel, options: LoadOptions = {}): Promise<Upscaler> {
     checkLimit(options.maxMemory);
     const { threads, signal } = options;
     if (signal?.aborted) throw stopped("Loading", signal);
     if (threads !== undefined) setThreads(threads);
-    chosenDevice(options.device ?? "auto"); // before the file is read
     const model = isShared(source) ? openShared(source) : await openModel(source);
     if (signal?.aborted) throw stopped("Loading", signal);
     return new Upscaler(model, options);
@@ -82,7 +79,7 @@ export class Upscaler {
 
   /** The model; ERR_DISPOSED after dispose(). */
   get model(): Model {
-    return this.#alive().model;
+    return this.#alive().runner.model;
   }
 
   /** Factor by which both sides grow. */
@@ -229,10 +226,8 @@ export class Upscaler {
   }
 
   #open(kind: RunMessage["kind"], image: ImageShape, signal?: AbortSignal): Call {
-    const { width, height, channels, depth } = image;
     const { scale, bits, device } = this;
-    const shape = { width, height, channels, depth };
-    return this.#calls.open(signal, { kind, image: shape, scale, bits, device });
+    return this.#calls.open(signal, { kind, image: enlarged(image, 1), scale, bits, device });
   }
 
   /** Runs `body` when its turn has come, so that whatever stops the call stops its tiles too. */

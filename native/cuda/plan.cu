@@ -1,10 +1,14 @@
 // A frozen network on the GPU: the list of op calls of core/plan_code.hpp over an arena in device
-// memory, its constants uploaded once, recorded into a graph when it first runs and replayed from
-// then on. The number of the tile in the noise of sampled routes is not part of the recording: the
-// route kernel reads it from a cell that every run writes first.
+// memory, its constants uploaded once for all plans that share them, recorded into a graph when it
+// first runs and replayed from then on. The number of the tile in the noise of sampled routes is not
+// part of the recording: the route kernel reads it from a cell that every run writes first.
 // A plan has a stream, buffers and a lock of its own; runs from several threads follow each other.
+#include <iterator>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "../core/plan_code.hpp"
@@ -14,15 +18,69 @@ namespace spr2q {
 namespace cuda {
 namespace {
 
-constexpr int64_t kConstantAlignment = 256;  // of a constant in the block that holds them all
 constexpr int kMostRecordings = 4;  // one run sizes the scratch; a block that grew may have to again
 
 __global__ void set_cell_kernel(int64_t* cell, int64_t value) {
   if (threadIdx.x == 0) *cell = value;
 }
 
+// A constant in device memory, shared by all plans whose constants have its contents: plans of one
+// model for several sizes of tiles upload its weights once.
+struct DeviceConstant {
+  void* data = nullptr;
+  ~DeviceConstant() {
+    if (data) services().release(data);
+  }
+};
+
+// What tells contents apart: their length and two hashes of 64 bits.
+struct Contents {
+  int64_t bytes;
+  uint64_t first, second;
+  bool operator<(const Contents& other) const {
+    return std::tie(bytes, first, second) < std::tie(other.bytes, other.first, other.second);
+  }
+};
+
+Contents contents_of(const CudaHostBlock& block) {
+  Contents result = {block.bytes, 0xcbf29ce484222325u, 0x9e3779b97f4a7c15u};
+  const unsigned char* data = static_cast<const unsigned char*>(block.data);
+  for (int64_t i = 0; i < block.bytes; ++i) {
+    result.first = (result.first ^ data[i]) * 0x100000001b3u;  // FNV-1a
+    result.second = (result.second + data[i]) * 0xbf58476d1ce4e5b9u;
+    result.second ^= result.second >> 29;
+  }
+  return result;
+}
+
+std::mutex constants_mutex;
+
+// Never destroyed: plans may still let go of theirs while the process exits.
+std::map<Contents, std::weak_ptr<DeviceConstant>>& known_constants() {
+  static auto* instance = new std::map<Contents, std::weak_ptr<DeviceConstant>>();
+  return *instance;
+}
+
+// The constant with the block's contents: one that is there, or else a copy. Null after a failure.
+std::shared_ptr<DeviceConstant> shared_constant(const CudaHostBlock& block) {
+  const std::lock_guard<std::mutex> lock(constants_mutex);
+  for (auto at = known_constants().begin(); at != known_constants().end();) {
+    at = at->second.expired() ? known_constants().erase(at) : std::next(at);
+  }
+  std::weak_ptr<DeviceConstant>& known = known_constants()[contents_of(block)];
+  if (auto found = known.lock()) return found;
+  auto made = std::make_shared<DeviceConstant>();
+  if (services().allocate(&made->data, block.bytes) != kCudaOk) return nullptr;
+  if (block.bytes > 0 && services().copy_in(made->data, block.data, block.bytes) != kCudaOk) {
+    return nullptr;
+  }
+  known = made;
+  return made;
+}
+
 struct Plan {
   std::vector<double> code;
+  std::vector<std::shared_ptr<DeviceConstant>> shared;  // what `constants` points into
   std::vector<Block> constants;
   int64_t arena_bytes = 0, input_bytes = 0, output_bytes = 0;
   std::vector<void*> owned;  // device memory
@@ -73,20 +131,11 @@ void* reserve(Plan& plan, int64_t bytes) {
 }
 
 int32_t upload_constants(Plan& plan, const CudaPlanDescription& d) {
-  std::vector<int64_t> offsets;
-  int64_t total = 0;
   for (int64_t i = 0; i < d.constant_count; ++i) {
-    offsets.push_back(total);
-    total += (d.constants[i].bytes + kConstantAlignment - 1) / kConstantAlignment * kConstantAlignment;
-  }
-  uint8_t* base = static_cast<uint8_t*>(reserve(plan, total));
-  if (!base) return failure_code();
-  for (int64_t i = 0; i < d.constant_count; ++i) {
-    const CudaHostBlock& constant = d.constants[i];
-    plan.constants.push_back({base + offsets[static_cast<size_t>(i)], constant.bytes});
-    if (constant.bytes == 0) continue;
-    const int32_t code = services().copy_in(plan.constants.back().data, constant.data, constant.bytes);
-    if (code != kCudaOk) return code;
+    std::shared_ptr<DeviceConstant> constant = shared_constant(d.constants[i]);
+    if (!constant) return failure_code();
+    plan.constants.push_back({static_cast<uint8_t*>(constant->data), d.constants[i].bytes});
+    plan.shared.push_back(std::move(constant));
   }
   return kCudaOk;
 }
