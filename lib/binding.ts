@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CudaStatus, NativeBinding } from "../binding.d.ts";
-import { expected, Spr2qError } from "./errors.ts";
+import { ERROR_CODES, type ErrorCode, expected, Spr2qError } from "./errors.ts";
 
 export type {
   CudaStatus,
@@ -42,9 +42,8 @@ export function native(): NativeBinding {
   if (loaded) return loaded;
   const path = process.env.SPR2Q_NATIVE;
   try {
-    loaded = path
-      ? (require(path) as NativeBinding)
-      : (require("node-gyp-build")(packageRoot()) as NativeBinding);
+    const addon = path ? require(path) : require("node-gyp-build")(packageRoot());
+    loaded = withCodedErrors(addon as NativeBinding);
   } catch (cause) {
     throw new Spr2qError(
       "ERR_NO_BINARY",
@@ -56,6 +55,36 @@ export function native(): NativeBinding {
   }
   if (process.env.SPR2Q_CUDA_LIBRARY) openCuda(loaded);
   return loaded;
+}
+
+/** An error of the addon as a Spr2qError: its own code where that is one, else ERR_NATIVE. */
+function coded(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof Spr2qError) return error;
+  const code = (error as { code?: unknown }).code;
+  const known = typeof code === "string" && Object.hasOwn(ERROR_CODES, code);
+  return new Spr2qError(known ? (code as ErrorCode) : "ERR_NATIVE", error.message, {
+    cause: error,
+  });
+}
+
+/** The addon's functions; what they throw, or reject with, is a {@link Spr2qError}. */
+function withCodedErrors(addon: NativeBinding): NativeBinding {
+  const wrap =
+    (call: (...values: unknown[]) => unknown) =>
+    (...values: unknown[]): unknown => {
+      let result: unknown;
+      try {
+        result = call(...values);
+      } catch (error) {
+        throw coded(error);
+      }
+      if (!(result instanceof Promise)) return result;
+      return result.catch((error: unknown) => {
+        throw coded(error);
+      });
+    };
+  const entries = Object.entries(addon).map(([name, call]) => [name, wrap(call)]);
+  return Object.fromEntries(entries) as NativeBinding;
 }
 
 /**

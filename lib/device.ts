@@ -80,7 +80,7 @@ const FIXES: Partial<Record<Spr2qError["code"], string>> = {
 export function deviceError(cause: unknown): unknown {
   const text = cause instanceof Error ? cause.message : "";
   const found = /ERR_CUDA_([A-Z_]+): /.exec(text);
-  if (!found) return cause;
+  if (!found || text.startsWith("CUDA: ")) return cause;
   const code = CODES[found[1]] ?? "ERR_GPU_UNAVAILABLE";
   return new Spr2qError(code, `CUDA: ${text}. ${FIXES[code] ?? ""}`.trimEnd(), { cause });
 }

@@ -52,7 +52,8 @@ export { psnrY } from "./metrics/psnr.ts";
 export { ssimY } from "./metrics/ssim.ts";
 
 /* Images and files */
-export { decodePng, encodePng, type RasterImage, readPng } from "./io/png.ts";
+export { decodePng, encodePng, type ImageShape, type RasterImage, readPng } from "./io/png.ts";
+export { decodeImage, outlineBytes, readImage } from "./io/pictures.ts";
 export { readWeights } from "./io/weights.ts";
 
 /* CPU or GPU */

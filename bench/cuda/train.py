@@ -58,7 +58,7 @@ def step_milliseconds(events):
     return None
 
 
-def run_part(work, out, options, limit):
+def run_part(work, out, options, limit, grace):
     """One part; (exit code, seconds of work, stderr)."""
     model = work / "model" / (work / "model-name").read_text()
     command = [str(work / "node"), str(work / "dist/lib/cli/main.js"), "quantize"]
@@ -72,11 +72,11 @@ def run_part(work, out, options, limit):
     except subprocess.TimeoutExpired:
         child.send_signal(signal.SIGINT)  # it writes a checkpoint and leaves
         try:
-            _, errors = child.communicate(timeout=GRACE_SECONDS)
+            _, errors = child.communicate(timeout=grace)
         except subprocess.TimeoutExpired:
             child.kill()
             _, errors = child.communicate()
-            errors += f"\nno checkpoint within {GRACE_SECONDS} s: the last one stands"
+            errors += f"\nno checkpoint within {grace} s: the last one stands"
     return child.returncode, time.monotonic() - began, errors
 
 
@@ -101,6 +101,7 @@ def parse():
     parser.add_argument("archive", type=Path)
     parser.add_argument("--work", type=Path, default=Path("spr2q-gpu"), help="default ./spr2q-gpu")
     parser.add_argument("--seconds", type=float, default=480, help="of a part, default 480")
+    parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="writes what this part did")
     return parser.parse_args(own), more or DEFAULTS
 
@@ -114,7 +115,7 @@ def main():
     out = work / "run"
     before = events_of(out)
     left = max(1.0, options.seconds - (time.monotonic() - began))
-    code, seconds, errors = run_part(work, out, quantize, left)
+    code, seconds, errors = run_part(work, out, quantize, left, options.grace)
     after = events_of(out)
     steps = [e for e in after if e.get("type") == "step"]
     result = {"exit": code, "seconds": round(seconds, 2), "options": quantize}

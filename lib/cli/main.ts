@@ -47,6 +47,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/train.ts"),
   },
   {
+    name: "serve",
+    summary: "enlarge images over HTTP, with a page that compares models",
+    load: () => import("./commands/serve.ts"),
+  },
+  {
     name: "demo",
     summary: "quantise the bundled model, upscale a bundled image, write a report",
     load: () => import("./commands/demo.ts"),

@@ -29,6 +29,9 @@ export interface Evaluation {
   readonly seconds: number;
 }
 
+/** Gives the SR image of an LR image. */
+export type Upscale = (lr: RasterImage) => RasterImage | Promise<RasterImage>;
+
 /** One image was measured. */
 export interface ScoreEvent extends ImageScore {
   readonly type: "image";
@@ -92,11 +95,26 @@ export async function evaluateFolder(
   lrDir: string | undefined,
   options: ScoreOptions,
 ): Promise<Evaluation> {
-  const scores = scoreFolder(model, scale, hrDir, lrDir, options);
+  return drain(scoreFolder(model, scale, hrDir, lrDir, options), options);
+}
+
+/** As {@link evaluateFolder}, by any `upscale`. */
+export async function evaluateBy(
+  upscale: Upscale,
+  scale: number,
+  hrDir: string,
+  lrDir: string | undefined,
+  options: Pick<RunOptions, "signal" | "onProgress">,
+): Promise<Evaluation> {
+  return drain(scoreBy(upscale, scale, hrDir, lrDir, options.signal), options);
+}
+
+async function drain(
+  scores: AsyncGenerator<ScoreEvent, Evaluation>,
+  { onProgress }: Pick<RunOptions, "onProgress">,
+): Promise<Evaluation> {
   let step = await scores.next();
-  for (; !step.done; step = await scores.next()) {
-    options.onProgress?.(step.value.done / step.value.total);
-  }
+  for (; !step.done; step = await scores.next()) onProgress?.(step.value.done / step.value.total);
   return step.value;
 }
 
@@ -107,30 +125,49 @@ async function* scoreFolder(
   lrDir: string | undefined,
   options: ScoreOptions,
 ): AsyncGenerator<ScoreEvent, Evaluation> {
+  const { signal } = options;
+  if (!model) {
+    const lumas: number[] = [];
+    const each = (hr: LoadedPair["hr"]): void => void lumas.push(bicubicLumaPsnr(hr, scale));
+    const upscale: Upscale = (lr) => bicubic(lr, scale);
+    const result = yield* scoreBy(upscale, scale, hrDir, lrDir, signal, each);
+    return { ...result, psnrLuma: lumas.reduce((sum, one) => sum + one, 0) / lumas.length };
+  }
+  const runner = new TileRunner(model, options.device);
+  try {
+    const upscale: Upscale = (lr) => upscaleRgb(runner, lr, options);
+    return yield* scoreBy(upscale, scale, hrDir, lrDir, signal);
+  } finally {
+    runner.release();
+  }
+}
+
+/** Scores by any `upscale`; `each` sees every HR image. */
+async function* scoreBy(
+  upscale: Upscale,
+  scale: number,
+  hrDir: string,
+  lrDir: string | undefined,
+  signal: AbortSignal | undefined,
+  each?: (hr: LoadedPair["hr"]) => void,
+): AsyncGenerator<ScoreEvent, Evaluation> {
   const began = performance.now();
   const images: ImageScore[] = [];
-  let luma = 0;
   const pairs = await pairImages(hrDir, lrDir ?? null, scale);
-  const runner = model && new TileRunner(model, options.device);
-  try {
-    for (const pair of pairs) {
-      if (options.signal?.aborted) throw stopped("Evaluation", options.signal);
-      const { hr, lr }: LoadedPair = await loadPair(pair, scale);
-      const sr = runner ? await upscaleRgb(runner, lr, options) : bicubic(lr, scale);
-      const score = { name: pair.name, psnr: psnrY(sr, hr, scale), ssim: ssimY(sr, hr, scale) };
-      images.push(score);
-      if (!runner) luma += bicubicLumaPsnr(hr, scale) / pairs.length;
-      yield { type: "image", ...score, done: images.length, total: pairs.length };
-    }
-  } finally {
-    runner?.release();
+  for (const pair of pairs) {
+    if (signal?.aborted) throw stopped("Evaluation", signal);
+    const { hr, lr }: LoadedPair = await loadPair(pair, scale);
+    const sr = await upscale(lr);
+    const score = { name: pair.name, psnr: psnrY(sr, hr, scale), ssim: ssimY(sr, hr, scale) };
+    images.push(score);
+    each?.(hr);
+    yield { type: "image", ...score, done: images.length, total: pairs.length };
   }
   const mean = (key: "psnr" | "ssim"): number =>
     images.reduce((sum, image) => sum + image[key], 0) / images.length;
   return {
     psnr: mean("psnr"),
     ssim: mean("ssim"),
-    ...(runner ? {} : { psnrLuma: luma }),
     images,
     seconds: (performance.now() - began) / 1000,
   };

@@ -107,13 +107,14 @@ export class Plan {
     if (seconds && this.#device === "cuda") {
       throw expected("ERR_ARGUMENT", "seconds", "none on the GPU", "a list", "Time whole runs.");
     }
-    const started =
+    const work =
       this.#device === "cpu"
         ? native().runPlan(this.#handle, image, output, cancel, seconds, noiseTile, told)
-        : native().runDevicePlan(this.#handle, image, output, cancel, noiseTile);
-    const work = started.catch((cause) => {
-      throw coded(cause);
-    });
+        : native()
+            .runDevicePlan(this.#handle, image, output, cancel, noiseTile)
+            .catch((cause) => {
+              throw deviceError(cause);
+            });
     const finished = await untilAborted(work, signal, () => {
       cancel[0] = 1;
     });
@@ -138,14 +139,6 @@ function deviceTarget(): Target {
   const call = callOnDevice(new DeviceMemory());
   const caller: Caller = (op, ...operands) => call(native()[op] as OpCall, operands);
   return { caller, tiled: false };
-}
-
-/** An error of the native half under its code. */
-function coded(cause: Error & { code?: string }): Spr2qError {
-  const ofDevice = deviceError(cause);
-  if (ofDevice instanceof Spr2qError) return ofDevice;
-  const code = cause.code === "ERR_OUT_OF_MEMORY" ? cause.code : "ERR_NATIVE";
-  return new Spr2qError(code, cause.message, { cause });
 }
 
 /** `work`, or ERR_ABORTED as soon as `signal` fires; `stop` is called then. */

@@ -6,6 +6,7 @@ import type { F32, I32 } from "../binding.ts";
 import { expected } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import type { RoutingMode } from "../nn/routing.ts";
+import { hasTokenRanges } from "../quant/policy.ts";
 import { type FloatImage, floatPixels, mirrored, type PixelSource } from "./mirror.ts";
 import type { Model } from "./model.ts";
 import { Pauses, rowsAtOnce } from "./pause.ts";
@@ -227,7 +228,9 @@ export class TileRunner {
     let plan = this.#plans.get(key);
     if (!plan) {
       if (this.#plans.size >= MOST_PLANS) this.release();
-      plan = new Plan(net, sites, width, height, { mode, seed }, true, this.device);
+      // Tiles of rows do not know the places of their tokens: such models run op by op.
+      const fused = !(this.model.quantised && hasTokenRanges(this.model.quantised.policy));
+      plan = new Plan(net, sites, width, height, { mode, seed }, fused, this.device);
       this.#plans.set(key, plan);
     }
     return plan;

@@ -8,7 +8,8 @@ import { native, setThreads } from "../binding.ts";
 import { chosenDevice } from "../device.ts";
 import { stopped } from "../errors.ts";
 import { fillFileAtomic } from "../io/files.ts";
-import { type ImageShape, outlinePng, readPng } from "../io/png.ts";
+import { outlineImage, readImage } from "../io/pictures.ts";
+import type { ImageShape } from "../io/png.ts";
 import { pngChunks, writePng } from "../io/png_writer.ts";
 import type { RasterImage } from "../io/raster.ts";
 import { Budget, enlarged, savingBytes } from "./budget.ts";
@@ -145,13 +146,13 @@ export class Upscaler {
   }
 
   /**
-   * Reads a PNG that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save() would,
-   * before it is decoded, and else as {@link readPng} and {@link checkUpscalable}.
+   * Reads an image that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save()
+   * would, before it is decoded, and else as {@link readImage} and {@link checkUpscalable}.
    */
   async read(path: string, options: UpscalerOptions = {}): Promise<RasterImage> {
-    const outline = await outlinePng(path);
+    const outline = await outlineImage(path);
     if (outline) this.#settings(this.#alive(), outline, savingBytes(outline, this.scale), options);
-    const image = await readPng(path);
+    const image = await readImage(path);
     checkUpscalable(image, this.scale, path, false);
     return image;
   }

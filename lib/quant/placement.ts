@@ -1,11 +1,15 @@
 /** Where a quantised network's tensors lie: the same sites over another memory. */
 import { Var } from "../autograd.ts";
+import type { Network } from "../models/network.ts";
 import type { Memory } from "../tensor.ts";
 import { Codes } from "./codes.ts";
 import { QuantisedSites } from "./sites.ts";
 
-/** `sites` with their tensors in `memory`: themselves where host memory will do. */
-export function sitesOn(sites: QuantisedSites, memory: Memory): QuantisedSites {
+/** The sites of a network with their tensors in `memory`: themselves where host memory will do. */
+export function sitesOn(
+  { net, sites }: { readonly net: Network; readonly sites: QuantisedSites },
+  memory: Memory,
+): QuantisedSites {
   if (!memory.onDevice) return sites;
   const moved = new Map<Var, Var>();
   const move = (v: Var): Var => {
@@ -28,11 +32,12 @@ export function sitesOn(sites: QuantisedSites, memory: Memory): QuantisedSites {
   const groups = new Map([...sites.rectifiers].map(([key, group]) => [key, each(group)]));
   const placed = new QuantisedSites(
     sites.policy,
-    sites.architecture,
+    net.architecture,
     bounds,
     groups,
     new Map(frozen),
   );
   for (const [key, gate] of sites.gates) placed.gates.set(key, each(gate));
+  for (const [key, increment] of sites.increments) placed.increments.set(key, each(increment));
   return placed;
 }

@@ -4,6 +4,8 @@
  * data set that was present.
  */
 
+import type { GateKind, Tuning } from "../quant/recipes.ts";
+
 /** The networks of the paper. */
 export type NetworkName = "MambaIRv2-light" | "SwinIR-light";
 
@@ -25,8 +27,13 @@ export interface RunSettings {
   readonly scope?: string;
   readonly rank?: number;
   readonly rectifiers?: number;
-  /** False: no OSRC steps; the gates are those that RGT trained. */
-  readonly osrc?: false;
+  /**
+   * False: no OSRC steps, the gates are those that RGT trained; "into-rgt": their number is added
+   * to RGT's, for controls without gates to calibrate (equal iterations).
+   */
+  readonly osrc?: false | "into-rgt";
+  readonly gate?: GateKind;
+  readonly tune?: Tuning;
 }
 
 /** Training effort: RGT steps, OSRC steps, patches a step, LR pixels a side. */
@@ -81,6 +88,8 @@ export interface Cell extends CellSpec {
   readonly cpuSeconds: number;
   /** Bytes of the packed file; null where nothing is quantised. */
   readonly bytes: number | null;
+  /** Why there is no model, for example that training diverged. */
+  readonly failed?: string;
   readonly readings: Readonly<Partial<Record<Reading, Scores>>>;
   /** Other figures by name, with the unit in it (Table 4: "Milliseconds of ..."). */
   readonly figures?: Readonly<Record<string, number>>;

@@ -9,10 +9,13 @@ import { availableParallelism, cpus } from "node:os";
 import { basename, join } from "node:path";
 import { native } from "../binding.ts";
 import { Spr2qError } from "../errors.ts";
-import { evaluateFolder } from "../infer/evaluate.ts";
+import { evaluateBy, evaluateFolder, type Upscale } from "../infer/evaluate.ts";
 import { type Model, openModel } from "../infer/model.ts";
+import { upscaleOnTape } from "../infer/tape.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
 import { listImages } from "../io/images.ts";
+import type { QuantizeResult } from "../methods/quantize.ts";
+import { Memory } from "../tensor.ts";
 import {
   CELL_FORMAT,
   type Cell,
@@ -60,18 +63,22 @@ export async function measureCell(
   const sha256 = found?.source.sha256 ?? "";
   const id = cellId(spec, seed, shop.budget.text, sha256);
   const stored = known.find((one) => one.id === id);
-  const missing = (cell: Cell): boolean =>
-    readings.some((how) => sets.some(({ name }) => !cell.readings[how]?.[name]));
-  if (stored && !missing(stored.cell)) return { kind: "kept", stored };
+  const missing = (cell: Cell, how: Reading): boolean =>
+    sets.some(({ name }) => !cell.readings[how]?.[name]);
+  const finished =
+    stored?.cell.failed ?? !readings.some((how) => !stored || missing(stored.cell, how));
+  if (stored && finished) return { kind: "kept", stored };
 
   const folder = join(shop.models, id);
   const file = join(folder, "model.safetensors");
   let cell = stored?.cell;
-  if (spec.settings && found && !(cell && existsSync(file))) {
-    cell = await quantised(spec, seed, found, shop, id, cell);
+  const tape = readings.includes("own gates") && (!cell || missing(cell, "own gates"));
+  if (spec.settings && found && (!cell || !existsSync(file) || tape)) {
+    cell = await quantised(spec, seed, found, shop, id, cell, tape ? sets : []);
   }
   cell ??= emptyCell(spec, seed, found, shop.version);
   await writeCell(shop.results, { id, cell });
+  if (cell.failed) return { kind: "measured", stored: { id, cell } };
   const model = spec.settings ? await openModel(file) : (found?.model ?? null);
   for (const how of readings) {
     for (const set of sets) {
@@ -146,6 +153,7 @@ async function quantised(
   shop: Workshop,
   id: string,
   before: Cell | undefined,
+  tapeSets: readonly Dataset[],
 ): Promise<Cell> {
   const folder = join(shop.models, id);
   await ensureWritableDir(folder);
@@ -160,15 +168,19 @@ async function quantised(
       cpuSeconds: earlier.cpuSeconds + (user + system) / 1e6,
     };
   };
+  const common: Cell = {
+    ...emptyCell(spec, seed, { model, source }, shop.version),
+    train: { folder: basename(shop.train), images: (await listImages(shop.train)).length },
+  };
   try {
-    const { bytes, ran } = await quantiseFor(spec, seed, model, effort, shop, folder, id);
+    const { result, ran } = await quantiseFor(spec, seed, model, effort, shop, folder, id);
+    const own = await ownGateScores(result, tapeSets, shop);
     const cell: Cell = {
-      ...emptyCell(spec, seed, { model, source }, shop.version),
+      ...common,
       budget: ran,
-      train: { folder: basename(shop.train), images: (await listImages(shop.train)).length },
       ...spent(),
-      bytes,
-      readings: before?.readings ?? {},
+      bytes: result.bytes,
+      readings: { ...before?.readings, ...own },
     };
     for (const name of ["checkpoint.safetensors", "spent.json", "effort.json", "pace"]) {
       await rm(join(folder, name), { recursive: true, force: true });
@@ -177,8 +189,42 @@ async function quantised(
   } catch (error) {
     const stopped = error instanceof Spr2qError && error.code === "ERR_ABORTED";
     if (stopped) await writeJson(path, spent());
+    // Other rows go on: that this one cannot be trained at its rates is a result.
+    const diverged = error instanceof Spr2qError && error.code === "ERR_NATIVE";
+    if (diverged) return { ...common, budget: effort, ...spent(), failed: error.message };
     throw error;
   }
+}
+
+/**
+ * Scores with each image's own gates, on the tape: everything else is as in the packed file. Empty
+ * without sets to score.
+ */
+async function ownGateScores(
+  { student, dynamicGates }: QuantizeResult,
+  sets: readonly Dataset[],
+  shop: Workshop,
+): Promise<Partial<Record<Reading, Scores>>> {
+  if (sets.length === 0) return {};
+  const { net, sites } = student;
+  const memory = new Memory();
+  for (const [key, gate] of dynamicGates) sites.gates.set(key, gate);
+  sites.samples = 1;
+  const scores: Record<string, Score> = {};
+  for (const { name, hr, lr, images } of sets) {
+    const upscale: Upscale = (image) =>
+      upscaleOnTape(memory, student, image, { routing: "sampled", seed: 0 });
+    const onProgress = (share: number): void => {
+      memory.trim();
+      const done = Math.round(share * images);
+      shop.onStep({ label: `${name}, own gates`, done, total: images, unit: "images" });
+    };
+    const { signal } = shop;
+    const found = await evaluateBy(upscale, net.config.scale, hr, lr, { signal, onProgress });
+    scores[name] = { psnr: found.psnr, ssim: found.ssim, images, seconds: found.seconds };
+  }
+  sites.gates.clear();
+  return { "own gates": scores };
 }
 
 /** Quality of a model (or of bicubic interpolation) on one set. */

@@ -25,23 +25,24 @@ function groupsOf(row: Row, cells: readonly Cell[]): Group[] {
   const reading = row.reading ?? "packed";
   const groups = new Map<string, Cell[]>();
   for (const cell of cells) {
-    if (!sameSpec(cell, row.cell) || !cell.readings[reading]) continue;
+    if (!sameSpec(cell, row.cell) || !(cell.readings[reading] || cell.failed)) continue;
     const key = `${effortText(cell.budget)} ${cell.weights?.sha256} ${cell.version}`;
     groups.set(key, [...(groups.get(key) ?? []), cell]);
   }
   return [...groups.values()].map((found) => ({ cells: found, reading }));
 }
 
-function measuredQuality({ cells, reading }: Group, name: DatasetName): MeasuredQuality | null {
+function measuredQuality({ cells, reading }: Group, name: DatasetName): Value {
   const scores = cells.flatMap((cell) => cell.readings[reading]?.[name] ?? []);
-  if (scores.length === 0) return null;
+  if (scores.length === 0) return cells.some(({ failed }) => failed) ? "diverged" : null;
   const psnrs = scores.map(({ psnr }) => psnr);
   const spread = deviation(psnrs);
-  return {
+  const quality: MeasuredQuality = {
     psnr: mean(psnrs),
     ssim: mean(scores.map(({ ssim }) => ssim)),
     ...(spread === undefined ? {} : { deviation: spread }),
   };
+  return quality;
 }
 
 /** "seed 0" or "seeds 0, 1, 2"; empty where nothing was drawn. */

@@ -41,8 +41,10 @@ function optionsOf(
     scope: settings?.scope as Scope | undefined,
     rank: settings?.rank ?? 8,
     rectifiers: settings?.rectifiers ?? 4,
-    iterations,
-    osrc: settings?.osrc === false || settings?.rectifiers === 0 ? 0 : osrc,
+    gate: settings?.gate,
+    tuning: settings?.tune,
+    iterations: settings?.osrc === "into-rgt" ? iterations + osrc : iterations,
+    osrc: settings?.osrc === undefined ? osrc : 0,
     batch,
     patch,
     seed,
@@ -69,7 +71,7 @@ export async function quantiseFor(
   shop: Workshop,
   folder: string,
   id: string,
-): Promise<{ bytes: number; ran: Effort }> {
+): Promise<{ result: QuantizeResult; ran: Effort }> {
   const options = optionsOf(spec, seed, effort, shop, folder);
   const show = (event: TrainEvent): void => {
     if (event.type !== "step") return;
@@ -86,15 +88,15 @@ export async function quantiseFor(
   const checkpoint = join(folder, "checkpoint.safetensors");
   const resume = existsSync(checkpoint);
   try {
-    const { bytes } = await drain(quantizeModel(model, { ...options, resume }), show);
-    return { bytes, ran: stepsOf(folder, effort) };
+    const result = await drain(quantizeModel(model, { ...options, resume }), show);
+    return { result, ran: stepsOf(folder, effort) };
   } catch (error) {
     // A checkpoint of an older version's recipe: the cell is made anew, not mixed.
     const foreign = resume && error instanceof Spr2qError && error.code === "ERR_RESUME";
     if (!foreign) throw error;
     await rm(checkpoint);
-    const { bytes } = await drain(quantizeModel(model, options), show);
-    return { bytes, ran: stepsOf(folder, effort) };
+    const result = await drain(quantizeModel(model, options), show);
+    return { result, ran: stepsOf(folder, effort) };
   }
 }
 

@@ -1,4 +1,5 @@
 /** Every table, in the order in which missing cells are measured. */
+import { CONTROLS } from "./controls.ts";
 import type { QualityTable } from "./table.ts";
 import { TABLE_1 } from "./table1.ts";
 import { TABLE_2 } from "./table2.ts";
@@ -13,7 +14,8 @@ export const QUALITY_TABLES: readonly QualityTable[] = [
   TABLE_5,
   TABLE_2,
   TABLE_3,
+  CONTROLS,
 ];
 
 /** What `--table` takes. */
-export const TABLE_NAMES = ["1", "2", "3", "4", "5", "6"] as const;
+export const TABLE_NAMES = ["1", "2", "3", "4", "5", "6", "controls"] as const;

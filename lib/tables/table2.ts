@@ -1,5 +1,6 @@
 /** Table 2: what each component adds, x2 at 4 bit, on Set5 and Urban100. */
 import type { DatasetName } from "./datasets.ts";
+import type { RunSettings } from "./cell.ts";
 import { cellsOf, published, type QualityTable, type Row } from "./table.ts";
 
 const DATASETS: readonly DatasetName[] = ["Set5", "Urban100"];
@@ -8,14 +9,14 @@ const cells = cellsOf("MambaIRv2-light", 2);
 
 /** The four steps with one recipe; the paper gives figures for its own. */
 function steps(recipe: string, scope: string, texts?: readonly string[]): Row[] {
-  const step = (label: string, i: number, settings: object): Row => ({
+  const step = (label: string, i: number, settings: RunSettings): Row => ({
     label: `${label} (recipe ${recipe})`,
     ...(texts ? { published: figures(texts[i]) } : {}),
     cell: cells.spr2q(4, recipe, scope, settings),
   });
   return [
-    step("bounds alone", 0, { rectifiers: 0 }),
-    step("+ PQFR: one rectifier", 1, { rectifiers: 1, osrc: false }),
+    step("bounds alone", 0, { rectifiers: 0, osrc: "into-rgt" }),
+    step("+ PQFR: one rectifier", 1, { rectifiers: 1, osrc: "into-rgt" }),
     step("+ RGT: four rectifiers", 2, { osrc: false }),
     step("+ OSRC", 3, {}),
   ];

@@ -57,6 +57,18 @@ export interface EvalEvent {
   readonly psnr: number;
 }
 
+/** Where the trained quantities are: taken some fifty times a stage, for plots. */
+export interface StateEvent {
+  readonly type: "state";
+  readonly stage: Stage;
+  /** Iterations done; 0 before the first. */
+  readonly iteration: number;
+  /** Median range (upper - lower bound) by kind of site. */
+  readonly ranges: Readonly<Record<string, number>>;
+  /** Of each layer's largest gate the median and the greatest; null without static gates. */
+  readonly largestGate: { readonly median: number; readonly greatest: number } | null;
+}
+
 /** A checkpoint was written. */
 export interface CheckpointEvent {
   readonly type: "checkpoint";
@@ -88,6 +100,7 @@ export type TrainEvent =
   | StageEvent
   | StepEvent
   | EvalEvent
+  | StateEvent
   | CheckpointEvent
   | RouteEvent
   | DoneEvent;

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <new>
 #include <string>
 
 #include "../core/arena.hpp"
@@ -34,14 +35,18 @@ Napi::Value call(const Napi::CallbackInfo& info) {
   ArgumentReader reader(info, name);
   args.visit(reader);
   if (const char* problem = args.check()) {
-    throw Napi::RangeError::New(info.Env(), std::string(name) + ": " + problem);
+    throw coded_error(info.Env(), "ERR_ARGUMENT", std::string(name) + ": " + problem);
   }
   const Backend* backend = reader.on_device() ? &device_heap()->backend() : &current_backend();
-  (backend->*op)(args);
+  try {
+    (backend->*op)(args);
+  } catch (const std::bad_alloc&) {  // of a reference; the fast backends allocate nothing that throws
+    throw coded_error(info.Env(), "ERR_OUT_OF_MEMORY", std::string(name) + ": no memory for its sums");
+  }
   if (reader.on_device() || backend == host_cuda_backend()) {
     const std::string failure =
         reader.on_device() ? device_heap()->failure() : host_cuda_failure();
-    if (!failure.empty()) throw Napi::Error::New(info.Env(), std::string(name) + ": " + failure);
+    if (!failure.empty()) throw coded_error(info.Env(), "ERR_NATIVE", std::string(name) + ": " + failure);
   }
   return info.Env().Undefined();
 }
@@ -55,14 +60,17 @@ std::string camel_case(const char* name) {
   return result;
 }
 
+constexpr double kMostBytes = 8589934592.0;  // 2^33: what a typed array of Node 20 may span
+
 // allocate(bytes): an ArrayBuffer on a 64-byte boundary, contents undefined.
 Napi::Value allocate(const Napi::CallbackInfo& info) {
-  const double bytes = info[0].ToNumber().DoubleValue();
-  void* data = bytes >= 0 && bytes < 1e15
-                   ? std::aligned_alloc(64, (static_cast<size_t>(bytes) + 127) / 64 * 64)
-                   : nullptr;
-  if (!data) throw Napi::Error::New(info.Env(), "allocate: no memory for " + std::to_string(bytes) + " bytes");
-  return Napi::ArrayBuffer::New(info.Env(), data, static_cast<size_t>(bytes),
+  const size_t bytes = static_cast<size_t>(whole_number(info[0], "allocate: bytes", 0, kMostBytes));
+  void* data = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
+  if (!data) {
+    throw coded_error(info.Env(), "ERR_OUT_OF_MEMORY",
+                      "allocate: no memory for " + std::to_string(bytes) + " bytes");
+  }
+  return Napi::ArrayBuffer::New(info.Env(), data, bytes,
                                 [](Napi::Env, void* block) { std::free(block); });
 }
 
@@ -79,15 +87,21 @@ Napi::Value backend_name(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value use_backend(const Napi::CallbackInfo& info) {
-  const std::string name = info[0].ToString();
+  const std::string name = text_of(info[0], "useBackend: name");
   const Backend* backend = find_backend(name.c_str());
-  if (!backend) throw Napi::RangeError::New(info.Env(), "useBackend: this machine has no \"" + name + "\"");
+  if (!backend) {
+    throw coded_error(info.Env(), "ERR_ARGUMENT", "useBackend: this machine has no \"" + name + "\"");
+  }
   chosen_backend() = backend;
   return info.Env().Undefined();
 }
 
+constexpr double kMostThreads = 1024;
+
 Napi::Value threads(const Napi::CallbackInfo& info) {
-  if (info.Length() > 0) set_thread_count(info[0].ToNumber().Int32Value());
+  if (info.Length() > 0) {
+    set_thread_count(static_cast<int>(whole_number(info[0], "threads: count", 1, kMostThreads)));
+  }
   return Napi::Number::New(info.Env(), thread_count());
 }
 
@@ -99,16 +113,18 @@ Napi::Value constant_bytes_held(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(constant_bytes()));
 }
 
+constexpr double kMostAdjusted = 1099511627776.0;  // 2^40: the collector works harder for each
+
 // adjustMemory(bytes): tells the garbage collector of memory that it cannot see.
 Napi::Value adjust_memory(const Napi::CallbackInfo& info) {
-  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), info[0].ToNumber().Int64Value());
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), whole_number(info[0], "adjustMemory: bytes", -kMostAdjusted, kMostAdjusted));
   return info.Env().Undefined();
 }
 
 // openCuda(path): { code, text, hostMemory, devices: [{ name, architecture, memoryBytes }] }.
 Napi::Value open_cuda(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const CudaStatus status = open_cuda_library(std::string(info[0].ToString()).c_str());
+  const CudaStatus status = open_cuda_library(text_of(info[0], "openCuda: path").c_str());
   Napi::Object result = Napi::Object::New(env);
   result.Set("code", status.code);
   result.Set("text", status.text);

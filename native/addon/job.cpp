@@ -56,7 +56,7 @@ void Job::settle() {
     return;
   }
   Napi::Error error = Napi::Error::New(env_, result_.problem);
-  error.Set("code", "ERR_OUT_OF_MEMORY");
+  error.Set("code", result_.refused ? "ERR_ARGUMENT" : "ERR_OUT_OF_MEMORY");
   deferred_.Reject(error.Value());
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../core/cuda_library.hpp"
+#include "args.hpp"
 #include "../engine/plan.hpp"
 #include "env.hpp"
 
@@ -26,37 +27,78 @@ void release(Napi::Env env, Handle& handle) {
   handle.reported = 0;
 }
 
+constexpr double kMostWhole = 9007199254740991.0;
+
 Block block_of(const Napi::Env& env, const Napi::Value& value) {
   void* data = nullptr;
+  napi_typedarray_type type;
+  size_t length = 0;
   // By hand: an array over memory that threads share has no ArrayBuffer to ask.
-  if (!value.IsTypedArray() || napi_get_typedarray_info(env, value, nullptr, nullptr, &data, nullptr,
-                                                        nullptr) != napi_ok) {
-    throw Napi::TypeError::New(env, "createPlan: constants must be typed arrays");
+  if (!value.IsTypedArray() ||
+      napi_get_typedarray_info(env, value, &type, &length, &data, nullptr, nullptr) != napi_ok ||
+      (type != napi_float32_array && type != napi_uint8_array && type != napi_int32_array)) {
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "createPlan: constants must be a Float32Array, Uint8Array or Int32Array each");
   }
-  return {static_cast<uint8_t*>(data), static_cast<int64_t>(value.As<Napi::TypedArray>().ByteLength())};
+  const int64_t width = type == napi_uint8_array ? 1 : 4;
+  return {static_cast<uint8_t*>(data), static_cast<int64_t>(length) * width};
+}
+
+// An array that a run works on while JavaScript goes on: null for null, else of `wanted` type with at
+// least `least` elements, and over memory that stays where it is.
+void* lent(const Napi::Value& value, napi_typedarray_type wanted, int64_t least, const char* what) {
+  if (value.IsNull() || value.IsUndefined()) return nullptr;
+  const Napi::Env env = value.Env();
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
+  napi_value buffer;
+  if (!value.IsTypedArray() ||
+      napi_get_typedarray_info(env, value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
+      type != wanted) {
+    throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " is another kind of array");
+  }
+  if (static_cast<int64_t>(length) < least) {
+    throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " is smaller than the plan's");
+  }
+  const Napi::Object owner(env, buffer);
+  for (const char* movable : {"resizable", "growable"}) {
+    if (owner.Get(movable).ToBoolean()) {
+      throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " lies in a buffer that may change its size");
+    }
+  }
+  return data;
+}
+
+bool is_list_of_calls(const Napi::Value& value) {
+  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
 }
 
 }  // namespace
 
 Napi::Value create_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 5 || !info[0].IsTypedArray() || !info[1].IsArray()) {
-    throw Napi::TypeError::New(env, "createPlan: takes (code, constants, arenaBytes, inputs, outputs)");
+  if (info.Length() < 5 || !is_list_of_calls(info[0]) || !info[1].IsArray()) {
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "createPlan: takes (code, constants, arenaBytes, inputs, outputs)");
   }
   // Its ops report failures to the thread that called them, and a plan calls from many.
   if (&current_backend() == host_cuda_backend()) {
-    throw Napi::Error::New(env, "createPlan: plans run on the CPU's backends, not on the CUDA shim");
+    throw coded_error(env, "ERR_NATIVE",
+                      "createPlan: plans run on the CPU's backends, not on the CUDA shim");
   }
   const Napi::Float64Array code = info[0].As<Napi::Float64Array>();
   const Napi::Array list = info[1].As<Napi::Array>();
   std::vector<Block> constants;
   for (uint32_t i = 0; i < list.Length(); ++i) constants.push_back(block_of(env, list.Get(i)));
+  const int64_t arena = whole_number(info[2], "createPlan: arenaBytes", 0, kMostWhole);
+  const int64_t inputs = whole_number(info[3], "createPlan: inputFloats", 0, kMostWhole);
+  const int64_t outputs = whole_number(info[4], "createPlan: outputFloats", 0, kMostWhole);
   auto plan = std::make_shared<Plan>();
   const std::string problem = plan->build(
       current_backend(), code.Data(), static_cast<int64_t>(code.ElementLength()), constants,
-      info[2].ToNumber().Int64Value(), info[3].ToNumber().Int64Value(),
-      info[4].ToNumber().Int64Value());
-  if (!problem.empty()) throw Napi::RangeError::New(env, "createPlan: " + problem);
+      arena, inputs, outputs);
+  if (!problem.empty()) throw coded_error(env, "ERR_ARGUMENT", "createPlan: " + problem);
   auto* handle = new Handle{plan, plan->held_bytes()};
   Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported);
   return Napi::External<Handle>::New(env, handle, [](Napi::Env owner, Handle* dropped) {
@@ -67,7 +109,7 @@ Napi::Value create_plan(const Napi::CallbackInfo& info) {
 
 Napi::Value release_plan(const Napi::CallbackInfo& info) {
   if (info.Length() < 1 || !info[0].IsExternal()) {
-    throw Napi::TypeError::New(info.Env(), "releasePlan: takes (plan)");
+    throw coded_error(info.Env(), "ERR_ARGUMENT", "releasePlan: takes (plan)");
   }
   release(info.Env(), *info[0].As<Napi::External<Handle>>().Data());
   return info.Env().Undefined();
@@ -76,31 +118,18 @@ Napi::Value release_plan(const Napi::CallbackInfo& info) {
 Napi::Value run_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (info.Length() < 7 || !info[0].IsExternal() || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
-    throw Napi::TypeError::New(
-        env, "runPlan: takes (plan, input, output, cancel, seconds, noiseTile, onProgress)");
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "runPlan: takes (plan, input, output, cancel, seconds, noiseTile, onProgress)");
   }
   const std::shared_ptr<const Plan> plan = info[0].As<Napi::External<Handle>>().Data()->plan;
-  if (!plan) throw Napi::Error::New(env, "runPlan: the plan was released");
-  const Napi::Float32Array input = info[1].As<Napi::Float32Array>();
-  const Napi::Float32Array output = info[2].As<Napi::Float32Array>();
-  if (static_cast<int64_t>(input.ElementLength()) < plan->input_floats() ||
-      static_cast<int64_t>(output.ElementLength()) < plan->output_floats()) {
-    throw Napi::RangeError::New(env, "runPlan: input or output is smaller than the plan's");
-  }
-  const int32_t* cancel = info[3].IsTypedArray() ? info[3].As<Napi::Int32Array>().Data() : nullptr;
-  double* seconds = nullptr;
-  if (info[4].IsTypedArray()) {
-    Napi::Float64Array timed = info[4].As<Napi::Float64Array>();
-    if (static_cast<int64_t>(timed.ElementLength()) < plan->steps()) {
-      throw Napi::RangeError::New(env, "runPlan: seconds has fewer entries than the plan has steps");
-    }
-    seconds = timed.Data();
-  }
+  if (!plan) throw coded_error(env, "ERR_DISPOSED", "runPlan: the plan was released");
+  const auto* from = static_cast<float*>(lent(info[1], napi_float32_array, plan->input_floats(), "input"));
+  auto* to = static_cast<float*>(lent(info[2], napi_float32_array, plan->output_floats(), "output"));
+  const auto* cancel = static_cast<int32_t*>(lent(info[3], napi_int32_array, 1, "cancel"));
+  auto* seconds = static_cast<double*>(lent(info[4], napi_float64_array, plan->steps(), "seconds"));
+  const int64_t noise_tile = whole_number(info[5], "runPlan: noiseTile", -kMostWhole, kMostWhole);
   Napi::Array kept = Napi::Array::New(env);
   for (uint32_t i = 0; i < 5; ++i) kept.Set(i, info[i]);
-  const int64_t noise_tile = info[5].ToNumber().Int64Value();
-  const float* from = input.Data();
-  float* to = const_cast<float*>(output.Data());
   auto work = [plan, from, to, seconds, noise_tile](RunWatch& watch) {
     return plan->run(from, to, &watch, seconds, noise_tile);
   };

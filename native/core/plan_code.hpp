@@ -21,11 +21,23 @@ struct Block {
   int64_t bytes;
 };
 
+// True where `value` is a whole number in [least, most], the only ones that become integers here.
+static inline bool is_whole(double value, double least, double most) {
+  return value >= least && value <= most && value == static_cast<double>(static_cast<int64_t>(value));
+}
+
+// a * b, or -1 where 64 bits do not hold it; neither is negative.
+static inline int64_t times(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? -1 : product;
+}
+
 struct Places {
   Block arena, input, output, tile;
   const std::vector<Block>* constants;
   int64_t first_row, rows;  // of the tile
   int64_t noise_tile;       // of the run: added to that of every route
+  bool made = true;         // false while the plan is made: sizes are then asked for their product
 };
 
 // Fills an argument struct from the encoded fields, in the struct's order.
@@ -33,8 +45,8 @@ class CodeReader {
  public:
   CodeReader(const double* code, const double* end, const Places& places)
       : code_(code), end_(end), places_(places) {
-    count_field_ = static_cast<int64_t>(next());
-    first_field_ = static_cast<int64_t>(next());
+    count_field_ = whole();
+    first_field_ = whole();
   }
 
   template <class... Fields>
@@ -56,13 +68,15 @@ class CodeReader {
   // An entry that is a whole number; sums and products with bytes a value then cannot overflow.
   int64_t whole() {
     const double value = next();
-    if (value >= -kMostWhole && value <= kMostWhole) return static_cast<int64_t>(value);
+    if (is_whole(value, -kMostWhole, kMostWhole)) return static_cast<int64_t>(value);
     problem_ = "an entry is no whole number";
     return 0;
   }
   void read(int64_t& number) {
     number = whole();
-    if (field_ == count_field_) number *= places_.rows;
+    if (field_ == count_field_ && __builtin_mul_overflow(number, places_.rows, &number)) {
+      problem_ = SizeProduct::kProblem;
+    }
     if (field_ == first_field_) number += places_.first_row;
     ++field_;
   }
@@ -101,8 +115,13 @@ class CodeReader {
       return;
     }
     if (row > 0) {
-      if (place != -2) offset += places_.first_row * row * static_cast<int64_t>(sizeof(T));
-      size = row * places_.rows;
+      const int64_t before = times(places_.first_row, row * static_cast<int64_t>(sizeof(T)));
+      if (place != -2) offset = before < 0 || offset < 0 || offset > block.bytes ? -1 : offset + before;
+      size = times(row, places_.rows);
+    }
+    if (offset % static_cast<int64_t>(sizeof(T))) {
+      problem_ = "a view begins between two of its elements";
+      return;
     }
     if (offset < 0 || size < 0 || offset > block.bytes ||
         size > (block.bytes - offset) / static_cast<int64_t>(sizeof(T))) {
@@ -119,7 +138,8 @@ class CodeReader {
   const char* problem_ = nullptr;
 };
 
-// Decodes one call; checks it (backend == nullptr) or runs it. Returns the next call's position.
+// Decodes one call and checks it, again where it runs: the rows of a tile are known only then.
+// op == nullptr: it is not run. Returns the next call's position.
 template <class Args>
 static inline const double* step(const double* code, const double* end, const Places& places,
                    void (*op)(const Args&), const char*& problem) {
@@ -128,7 +148,12 @@ static inline const double* step(const double* code, const double* end, const Pl
   args.visit(reader);
   if constexpr (std::is_same_v<Args, Route>) args.tile += places.noise_tile;
   problem = reader.problem();
-  if (!problem && !op) problem = args.check();
+  if (!problem && !places.made) {
+    SizeProduct product;
+    args.visit(product);
+    if (product.too_large()) problem = SizeProduct::kProblem;
+  }
+  if (!problem) problem = args.check();
   if (!problem && op) op(args);
   return reader.position();
 }
@@ -136,7 +161,7 @@ static inline const double* step(const double* code, const double* end, const Pl
 static inline const double* dispatch(const Backend* backend, const double* code, const double* end,
                        const Places& places, const char*& problem, const char*& name) {
   int64_t index = 0;
-  const int64_t wanted = static_cast<int64_t>(*code);
+  const int64_t wanted = is_whole(*code, 0, kMostWhole) ? static_cast<int64_t>(*code) : -1;
 #define SPR2Q_STEP(op, Args)                                                              \
   if (wanted == index++) {                                                                \
     name = #op;                                                                           \

@@ -114,7 +114,8 @@ int32_t failure_code() {
 
 // Every call of the list; backend null: checked, not run. What is wrong with it, or empty.
 std::string walk(Plan& plan, const Backend* backend) {
-  const Places places = plan.places();
+  Places places = plan.places();
+  places.made = backend != nullptr;
   const double* end = plan.code.data() + plan.code.size();
   for (const double* at = plan.code.data(); at < end;) {
     const char *problem = nullptr, *name = "plan";

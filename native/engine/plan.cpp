@@ -1,6 +1,7 @@
 // See plan.hpp for the encoding.
 #include "plan.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 
@@ -13,9 +14,11 @@ namespace spr2q {
 namespace {
 
 constexpr double kSegment = -1;
+constexpr int64_t kMostBytes = 1ll << 46;  // of an arena: more than processors address
 constexpr int64_t kTileSlot = 15;       // of the thread's scratch; kernels use the slots below
 constexpr int64_t kTilesPerThread = 4;  // at least, so that no thread waits long for the last one
 constexpr int64_t kLeastTileRows = 48;
+constexpr double kMostTileBytes = 1 << 28;  // a thread keeps them; plans use a few hundred kilobytes
 
 // Head of a segment.
 struct Segment {
@@ -28,19 +31,24 @@ struct Segment {
         exports(static_cast<int64_t>(code[5])), first_export(code + kEntries) {}
   const double* body() const { return first_export + exports * kExportEntries; }
 
-  // What is wrong with its head, or null.
-  const char* check(const double* end, int64_t arena_bytes) const {
-    if (calls < 1 || rows < 1 || tile_rows < 1 || tile_rows > rows || tile_bytes < 0) {
+  // What is wrong with the head of a segment at `code`, or null: asked before one is made of it.
+  // Every row is at least a byte of the `bytes` that the plan works on.
+  static const char* check(const double* code, const double* end, double bytes, double arena_bytes) {
+    if (end - code < kEntries) return "the list of calls ends inside a segment";
+    if (!is_whole(code[1], 1, kMostWhole) || !is_whole(code[2], 1, bytes) ||
+        !is_whole(code[3], 1, code[2]) || !is_whole(code[4], 0, kMostTileBytes)) {
       return "a segment needs calls, rows and tiles of at most all rows";
     }
-    if (exports < 0 || exports > (end - first_export) / kExportEntries) {
+    if (!is_whole(code[5], 0, static_cast<double>((end - code - kEntries) / kExportEntries))) {
       return "the list of calls ends inside a segment";
     }
-    for (const double* e = first_export; e < body(); e += kExportEntries) {
+    const Segment segment(code);
+    const double rows = code[2], tile_rows = code[3], tile_bytes = code[4];
+    for (const double* e = segment.first_export; e < segment.body(); e += kExportEntries) {
       const bool inside =  // false where an entry is not a number
-          e[0] >= 0 && e[1] >= 0 && e[2] >= 1 &&
-          e[0] + e[2] * static_cast<double>(tile_rows) <= static_cast<double>(tile_bytes) &&
-          e[1] + e[2] * static_cast<double>(rows) <= static_cast<double>(arena_bytes);
+          is_whole(e[0], 0, tile_bytes) && is_whole(e[1], 0, arena_bytes) &&
+          is_whole(e[2], 1, tile_bytes) && e[0] + e[2] * tile_rows <= tile_bytes &&
+          e[1] + e[2] * rows <= arena_bytes;
       if (!inside) return "an export reaches outside its block";
     }
     return nullptr;
@@ -65,9 +73,11 @@ int64_t tile_rows_for(const Segment& segment) {
   return least < segment.tile_rows ? least : segment.tile_rows;
 }
 
-void run_segment(const Backend& backend, const double* code, const double* end, Places places,
-                 const RunWatch* watch) {
+// Returns what is wrong with a call of it in some tile, or null.
+const char* run_segment(const Backend& backend, const double* code, const double* end, Places places,
+                        const RunWatch* watch) {
   const Segment segment(code);
+  std::atomic<const char*> trouble{nullptr};
   parallel_for(segment.rows, tile_rows_for(segment), [&](int64_t begin, int64_t finish) {
     if (watch && watch->stopped()) return;
     Places mine = places;
@@ -76,6 +86,10 @@ void run_segment(const Backend& backend, const double* code, const double* end, 
     mine.rows = finish - begin;
     const char *problem = nullptr, *name = nullptr;
     run_tile(&backend, segment.body(), end, segment.calls, mine, problem, name);
+    if (problem) {
+      trouble = problem;
+      return;
+    }
     for (const double* e = segment.first_export; e < segment.body(); e += Segment::kExportEntries) {
       const int64_t row_bytes = static_cast<int64_t>(e[2]);
       stream(places.arena.data + static_cast<int64_t>(e[1]) + begin * row_bytes,
@@ -83,6 +97,7 @@ void run_segment(const Backend& backend, const double* code, const double* end, 
     }
     if (segment.exports) stream_fence();
   });
+  return trouble;
 }
 
 // The code behind the step at `at`, whose calls have been checked before.
@@ -106,28 +121,29 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
   arena_bytes_ = arena_bytes;
   input_floats_ = input_floats;
   output_floats_ = output_floats;
-  if (arena_bytes < 0 || input_floats < 0 || output_floats < 0) return "negative size";
+  for (int64_t size : {arena_bytes, input_floats, output_floats}) {
+    if (size < 0 || size > kMostBytes) return "a size is negative or beyond 2^46";
+  }
+  const double bytes = static_cast<double>(arena_bytes + 4 * (input_floats + output_floats));
   // Addresses are not touched while checking: any non-null base will do.
   uint8_t* base = reinterpret_cast<uint8_t*>(4096);
   const double* end = code_.data() + code_.size();
   for (const double* at = code_.data(); at < end; ++steps_) {
     const char *problem = nullptr, *name = "plan";
     Places places = {{base, arena_bytes}, {base, input_floats * 4}, {base, output_floats * 4},
-                     {base, 0}, &constants_, 0, 0, 0};
+                     {base, 0}, &constants_, 0, 0, 0, false};
     if (*at != kSegment) {
       at = dispatch(nullptr, at, end, places, problem, name);
-    } else if (end - at < Segment::kEntries) {
-      problem = "the list of calls ends inside a segment";
-    } else {
+    } else if (!(problem = Segment::check(at, end, bytes, static_cast<double>(arena_bytes)))) {
       const Segment segment(at);
-      problem = segment.check(end, arena_bytes);
       // The first tile and the last: what lies between reaches no farther.
-      const double* calls = problem ? end : segment.body();
       places.tile.bytes = segment.tile_bytes;
       places.rows = segment.tile_rows;
-      if (!problem) run_tile(nullptr, calls, end, segment.calls, places, problem, name);
+      run_tile(nullptr, segment.body(), end, segment.calls, places, problem, name);
       places.first_row = segment.rows - segment.tile_rows;
-      if (!problem) at = run_tile(nullptr, calls, end, segment.calls, places, problem, name);
+      if (!problem) {
+        at = run_tile(nullptr, segment.body(), end, segment.calls, places, problem, name);
+      }
     }
     if (problem) return std::string(name) + ": " + problem;
   }
@@ -185,11 +201,12 @@ RunResult Plan::run(const float* input, float* output, RunWatch* watch, double* 
     if (watch && watch->stopped()) return {false, ""};
     const char *trouble = nullptr, *name = "plan";
     if (*at == kSegment) {
-      run_segment(*backend_, at, end, places, watch);
+      trouble = run_segment(*backend_, at, end, places, watch);
       at = skip_segment(at, end, places);
     } else {
       at = dispatch(backend_, at, end, places, trouble, name);
     }
+    if (trouble) return {false, trouble, true};
     if (watch) watch->step_done(++done);
     if (!seconds) continue;
     const Clock::time_point now = Clock::now();

@@ -31,10 +31,11 @@ class RunWatch {
   virtual void step_done(int64_t done) = 0;
 };
 
-// How a run ended; text where memory was missing.
+// How a run ended; text where memory was missing, or a call was `refused` in some tile of a segment.
 struct RunResult {
   bool finished = true;
   std::string problem;
+  bool refused = false;
 };
 
 class Plan {

@@ -62,7 +62,7 @@ describe.skipIf(!hostMemory || code !== "OK")("plans on the shim (npm run test:c
 
   test.each(cases)("%s: the tape's pixels, tile by tile", async (_, make, scope, bits) => {
     const { net, sites } = packed(make(), scope, bits);
-    const placed = sitesOn(sites, new DeviceMemory());
+    const placed = sitesOn({ net, sites }, new DeviceMemory());
     const image = pictures(1, SIDE, 9);
     const plan = new Plan(net, sites, SIDE, SIDE, routing, true, "cuda");
     const wanted = onTape(net, placed, image);

@@ -38,7 +38,7 @@ function studentOf(net: Network, scope: Scope, bits: number, recipe: RecipeName)
 
 const placed = ({ net, sites }: Student, memory: Memory): Student => ({
   net: net.on(memory),
-  sites: sitesOn(sites, memory),
+  sites: sitesOn({ net, sites }, memory),
 });
 
 /** Gradients of one step by trainable, in host memory. */

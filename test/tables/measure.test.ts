@@ -193,3 +193,69 @@ test("weights are found by what files hold: the light sizes, full precision, the
     code: "ERR_IO",
   });
 });
+
+test("a method that does not train has the budget of none", async () => {
+  const at = shop("dobi");
+  await fill(table(cells.at(4, "dobi")), at);
+  const [{ cell }] = await readCells(at.results);
+  expect(cell.budget).toEqual({ iterations: 0, osrc: 0, batch: 0, patch: 0 });
+  expect(cell.bytes).toBeGreaterThan(0);
+});
+
+test("controls add OSRC's steps to RGT's where there are no gates to calibrate", async () => {
+  const at = shop("controls");
+  const settings = { osrc: "into-rgt" } as const;
+  await fill(
+    table(
+      cells.spr2q(4, "best", "best", { ...settings, rectifiers: 0 }),
+      cells.spr2q(4, "best", "best", { ...settings, tune: "weights" }),
+      cells.spr2q(4, "best", "best", { ...settings, gate: "uniform" }),
+    ),
+    at,
+  );
+  const stored = await readCells(at.results);
+  expect(stored).toHaveLength(3);
+  for (const { cell } of stored) {
+    expect(cell.budget).toMatchObject({ iterations: 12, osrc: 0 });
+  }
+  const scores = stored.map(({ cell }) => cell.readings.packed!.Set5.psnr);
+  expect(new Set(scores).size).toBe(3);
+});
+
+test("a dynamic gate is read both ways from one run, and a set that appears later trains again", async () => {
+  const at = {
+    ...shop("gates"),
+    images: join(root, "gates-images"),
+    budget: parseBudget("60x1x16"),
+  };
+  await picturesInto(join(at.images, "Set5"), 1, 32);
+  const spec = cells.spr2q(2, "best", "best", { gate: "dynamic" });
+  const both = await measureCell(spec, 0, ["packed", "own gates"], at, []);
+  if (both.kind === "missing") throw new Error(both.why);
+  const { readings } = both.stored.cell;
+  expect(readings["own gates"]!.Set5.psnr).toBeGreaterThan(5);
+  expect(readings["own gates"]!.Set5.psnr).not.toBe(readings.packed!.Set5.psnr);
+  await picturesInto(join(at.images, "Set14"), 1, 32);
+  const again = await measureCell(spec, 0, ["packed", "own gates"], at, [both.stored]);
+  if (again.kind === "missing") throw new Error(again.why);
+  expect(again.stored.cell.readings["own gates"]!.Set5).toMatchObject({
+    psnr: readings["own gates"]!.Set5.psnr,
+  });
+  expect(Object.keys(again.stored.cell.readings["own gates"]!)).toEqual(["Set5", "Set14"]);
+});
+
+test("training that diverges is a result: the cell says so and the next one is measured", async () => {
+  const broken: WeightSource = {
+    find: async () => {
+      const model = asModel(tinySwin());
+      model.net.get("conv_after_body.weight").data.fill(Number.NaN);
+      const source = { file: "nan.pth", sha256: "1".repeat(64), what: "broken on purpose" };
+      return { model, source };
+    },
+  };
+  const at = { ...shop("diverged"), weights: broken };
+  expect(await fill(table(SPR2Q, cells.bicubic), at)).toEqual(["measured", "measured"]);
+  const cell = (await readCells(at.results)).find((one) => one.cell.method === "spr2q")!.cell;
+  expect(cell.failed).toMatch(/diverged at rgt iteration 0/);
+  expect(await fill(table(SPR2Q), at)).toEqual(["kept"]);
+});

@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { effortOfMinutes, parseBudget } from "../../lib/tables/budget.ts";
 import { type Cell, cellId, effortText, sameSpec } from "../../lib/tables/cell.ts";
 import { DATASET_NAMES } from "../../lib/tables/datasets.ts";
+import { efficiencySheet } from "../../lib/tables/efficiency.ts";
 import { qualitySheet } from "../../lib/tables/quality.ts";
 import { QUALITY_TABLES } from "../../lib/tables/registry.ts";
 import { csv, json, markdown } from "../../lib/tables/sheet.ts";
@@ -181,4 +182,35 @@ test("Markdown tells measured from published at a glance; CSV and JSON carry the
   expect(new Set(widths)).toEqual(new Set([16]));
   const object = json(sheet) as { lines: Record<string, unknown>[] };
   expect(object.lines[1]).toMatchObject({ source: "measured", seconds: 60, MiB: 1 });
+});
+
+test("Table 4: what is counted at scope table4 rounds to what was published", () => {
+  const sheet = efficiencySheet([]);
+  const of = (origin: string, bits: string, label: RegExp): number[] => {
+    const line = sheet.lines.find(
+      (one) => one.origin === origin && one.values[1] === bits && label.test(`${one.values[0]}`),
+    )!;
+    return line.values
+      .slice(2, 6)
+      .map((value) => (value as { value: number } | null)?.value ?? Number.NaN);
+  };
+  for (const bits of ["32", "4", "2"]) {
+    const [size, , macs] = of("predicted", bits, /full|table4/);
+    const [printed, , price] = of("published", bits, /./);
+    expect(Math.abs(size - printed), `${bits} bit`).toBeLessThan(0.0051);
+    expect(Math.abs(macs - price), `${bits} bit`).toBeLessThan(0.051);
+  }
+  // Half-exponent codes are priced at the width of their squares.
+  expect(of("predicted", "4", /best/)[2]).toBeGreaterThan(of("predicted", "4", /table4/)[2]);
+  expect(sheet.lines.filter(({ origin }) => origin === "not measured")).toHaveLength(4);
+});
+
+test("Table 4: a timed cell is a measured line with milliseconds and speed-up", () => {
+  const spec = { network: "MambaIRv2-light", scale: 4, method: "plan" } as const;
+  const settings = { scope: "best" };
+  const figures = { milliseconds: 412.4, ratio: 1.76, othersBusy: 0.04 };
+  const one = cell(0, 0, { ...spec, settings, bits: 4, figures, readings: {}, train: null });
+  const text = markdown(efficiencySheet([one]));
+  expect(text).toMatch(/\| SPR2Q, scope best \| measured \| 4 \|.*\*\*412\*\* \| \*\*1\.76\*\*/);
+  expect(text).toMatch(/\| predicted \| 4 \| \*1\.2041\*/);
 });

@@ -5,6 +5,8 @@ import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
 import { parseBudget } from "../../tables/budget.ts";
 import type { CellSpec } from "../../tables/cell.ts";
 import { qualitySheet } from "../../tables/quality.ts";
+import { efficiencySheet, measureEfficiency } from "../../tables/efficiency.ts";
+import type { Outcome } from "../../tables/measure.ts";
 import { QUALITY_TABLES, TABLE_NAMES } from "../../tables/registry.ts";
 import { type CellReport, fillTables } from "../../tables/run.ts";
 import { csv, json, markdown, type Sheet } from "../../tables/sheet.ts";
@@ -39,12 +41,21 @@ function reportText({ label, spec, seed, outcome }: CellReport): string {
   const head = `${spec.network} x${spec.scale}${bits}, ${label}, seed ${seed}`;
   if (outcome.kind === "missing") return `${head}: not measured: ${outcome.why}`;
   const { cell, id } = outcome.stored;
+  if (cell.failed) return `${head}: ${cell.failed} -> ${id}.json`;
   const scores = Object.entries(cell.readings).map(([how, sets]) => {
     const one = Object.entries(sets ?? {}).map(([name, { psnr }]) => `${name} ${psnr.toFixed(2)}`);
     return `${how}: ${one.join(", ")}`;
   });
   const state = outcome.kind === "kept" ? " (was there)" : "";
   return `${head}${state}: ${scores.join("; ")} dB in ${cell.seconds.toFixed(0)} s -> ${id}.json`;
+}
+
+function efficiencyText(outcome: Outcome): string {
+  if (outcome.kind === "missing") return `Table 4: not measured: ${outcome.why}`;
+  const { id, cell } = outcome.stored;
+  const { milliseconds, ratio } = cell.figures ?? {};
+  const text = `${milliseconds.toFixed(0)} ms, ${ratio.toFixed(2)}x`;
+  return `Table 4, ${cell.bits} bit${outcome.kind === "kept" ? " (was there)" : ""}: ${text} -> ${id}.json`;
 }
 
 async function writeSheets(dir: string, sheets: readonly Sheet[]): Promise<void> {
@@ -60,7 +71,7 @@ async function writeSheets(dir: string, sheets: readonly Sheet[]): Promise<void>
 export const command = defineCommand({
   name: "tables",
   summary: "the paper's tables, published figures beside measured ones",
-  usage: "[--table T ...] [--measure] [--budget B] [--out DIR]",
+  usage: "[--table 1|2|3|4|5|6|controls ...] [--measure] [--budget B] [--out DIR]",
   options: [
     {
       name: "table",
@@ -139,13 +150,14 @@ export const command = defineCommand({
   ],
   async run(ctx) {
     const { options } = ctx;
-    const names = options.table.length ? options.table : TABLE_NAMES;
-    const tables = QUALITY_TABLES.filter(({ name }) => (names as readonly string[]).includes(name));
-    if (options.measure) await measure(ctx, tables, options);
+    const names: readonly string[] = options.table.length ? options.table : TABLE_NAMES;
+    const tables = QUALITY_TABLES.filter(({ name }) => names.includes(name));
+    if (options.measure) await measure(ctx, tables, names.includes("4"), options);
     const cells = (await readCells(options.results)).map(({ cell }) => cell);
-    const sheets = [...tables]
-      .sort((a, b) => (a.name < b.name ? -1 : 1))
-      .map((table) => qualitySheet(table, cells));
+    const sheets = TABLE_NAMES.filter((name) => names.includes(name)).map((name) => {
+      const table = tables.find((one) => one.name === name);
+      return table ? qualitySheet(table, cells) : efficiencySheet(cells);
+    });
     const form = options.format === "csv" ? csv : markdown;
     for (const sheet of sheets) ctx.out(form(sheet));
     if (options.out) await writeSheets(options.out, sheets);
@@ -168,6 +180,7 @@ interface MeasureOptions {
 async function measure(
   ctx: Pick<CommandContext, "signal" | "progress" | "out">,
   tables: readonly QualityTable[],
+  withTable4: boolean,
   options: MeasureOptions,
 ): Promise<void> {
   const { signal, progress } = ctx;
@@ -185,6 +198,11 @@ async function measure(
     signal,
     onStep: (step: Parameters<typeof progress.update>[0]) => progress.update(step),
   };
+  if (withTable4) {
+    for (const outcome of await measureEfficiency(shop, await readCells(shop.results)))
+      ctx.out(efficiencyText(outcome));
+    progress.finish();
+  }
   const choice = { seeds: options.seeds, only: filterOf(options.only ?? "") };
   for await (const report of fillTables(tables, shop, choice)) {
     progress.finish();
