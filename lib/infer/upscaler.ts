@@ -49,7 +49,6 @@ interface Engine {
  */
 export class Upscaler {
   #engine: Engine | null;
-  /** Where it runs. */
   readonly device: "cpu" | "cuda";
   readonly #defaults: UpscalerOptions;
   readonly #calls = new Calls();

@@ -42,7 +42,7 @@ test.skipIf(!shim || !tools)(
       const part = (work: string, seconds: number) => {
         const argv = [join(bench, "train.py"), archive, "--work", join(folder, work)];
         const env = { ...process.env, SPR2Q_CUDA_LIBRARY: "" };
-        const all = [...argv, "--seconds", `${seconds}`, "--", ...options];
+        const all = [...argv, "--seconds", `${seconds}`, "--grace", "600", "--", ...options];
         const { status, stdout, stderr } = spawnSync("python3", all, { encoding: "utf8", env });
         return { status, stderr, result: JSON.parse(stdout || "{}") };
       };
@@ -51,9 +51,9 @@ test.skipIf(!shim || !tools)(
       expect(whole.result.stepMs).toBeGreaterThan(0);
       expect(whole.result.frame).toMatchObject({ device: "cuda", same: true });
       let parts = 1;
-      let last = part("parts", whole.result.seconds / 2);
+      let last = part("parts", whole.result.seconds * 0.6);
       for (; last.status === 5 && parts < 12; parts++)
-        last = part("parts", whole.result.seconds / 2);
+        last = part("parts", whole.result.seconds * 0.6);
       expect(last.status, last.stderr).toBe(0);
       expect(parts).toBeGreaterThan(1);
       expect(last.result.sha256).toBe(whole.result.sha256);
