@@ -14,7 +14,7 @@
 
 namespace spr2q {
 
-constexpr double kMostWhole = 9007199254740992.0;  // 2^53
+constexpr double kMostWholeCode = 9007199254740992.0;  // 2^53
 
 struct Block {
   uint8_t* data;
@@ -68,7 +68,7 @@ class CodeReader {
   // An entry that is a whole number; sums and products with bytes a value then cannot overflow.
   int64_t whole() {
     const double value = next();
-    if (is_whole(value, -kMostWhole, kMostWhole)) return static_cast<int64_t>(value);
+    if (is_whole(value, -kMostWholeCode, kMostWholeCode)) return static_cast<int64_t>(value);
     problem_ = "an entry is no whole number";
     return 0;
   }
@@ -161,7 +161,7 @@ static inline const double* step(const double* code, const double* end, const Pl
 static inline const double* dispatch(const Backend* backend, const double* code, const double* end,
                        const Places& places, const char*& problem, const char*& name) {
   int64_t index = 0;
-  const int64_t wanted = is_whole(*code, 0, kMostWhole) ? static_cast<int64_t>(*code) : -1;
+  const int64_t wanted = is_whole(*code, 0, kMostWholeCode) ? static_cast<int64_t>(*code) : -1;
 #define SPR2Q_STEP(op, Args)                                                              \
   if (wanted == index++) {                                                                \
     name = #op;                                                                           \

@@ -35,7 +35,7 @@ struct Segment {
   // Every row is at least a byte of the `bytes` that the plan works on.
   static const char* check(const double* code, const double* end, double bytes, double arena_bytes) {
     if (end - code < kEntries) return "the list of calls ends inside a segment";
-    if (!is_whole(code[1], 1, kMostWhole) || !is_whole(code[2], 1, bytes) ||
+    if (!is_whole(code[1], 1, kMostWholeCode) || !is_whole(code[2], 1, bytes) ||
         !is_whole(code[3], 1, code[2]) || !is_whole(code[4], 0, kMostTileBytes)) {
       return "a segment needs calls, rows and tiles of at most all rows";
     }
