@@ -11,6 +11,9 @@ export type I32 = Int32Array<ArrayBuffer>;
 /** An opaque native plan; freed by releasePlan(), or by the garbage collector. */
 export type PlanHandle = object;
 
+/** The same on the GPU. */
+export type DevicePlanHandle = object;
+
 /** What a CUDA library says about this machine; `code` is "OK" or the reason, ERR_CUDA_... */
 export interface CudaStatus {
   readonly code: string;
@@ -19,6 +22,19 @@ export interface CudaStatus {
   readonly hostMemory: boolean;
   /** `architecture` is 89 for compute capability 8.9. */
   readonly devices: readonly { name: string; architecture: number; memoryBytes: number }[];
+}
+
+/** Bytes had from the driver and handed out, blocks handed out and new ones, copies and bytes. */
+export interface DeviceCounters {
+  readonly held: number;
+  readonly used: number;
+  readonly peak: number;
+  readonly taken: number;
+  readonly fresh: number;
+  readonly uploads: number;
+  readonly uploaded: number;
+  readonly downloads: number;
+  readonly downloaded: number;
 }
 
 export interface NativeBinding {
@@ -46,6 +62,26 @@ export interface NativeBinding {
    * finds. A library over host memory becomes one more of {@link backends}.
    */
   openCuda(path: string): CudaStatus;
+  /**
+   * Opens the first GPU of the last opened usable library for this thread, once; throws
+   * "ERR_CUDA_...: why not". From then on ops take tensors on it: in place of a typed array a
+   * Float64Array (address, elements, bytes an element), for all tensors of a call or for none.
+   */
+  openDevice(): void;
+  /** Gives everything of this thread back to the driver, stream included. */
+  closeDevice(): void;
+  /** Address of that many bytes on the GPU, contents undefined, from a caching allocator. */
+  deviceTake(bytes: number): number;
+  deviceGive(address: number): void;
+  /** Copies a whole array; the download waits for the ops queued before. */
+  deviceUpload(address: number, from: F32 | U8 | I32): void;
+  deviceDownload(address: number, into: F32 | U8 | I32): void;
+  /** Copies between places on the GPU, in the order of the ops. */
+  deviceCopy(to: number, from: number, bytes: number): void;
+  /** Gives what is free back to the driver, after waiting for the ops queued before. */
+  deviceTrim(): void;
+  /** What this thread's memory on the GPU did so far. */
+  deviceCounters(): DeviceCounters;
   /** Names of the ops below, in the order of the op indices of a plan. */
   opNames(): string[];
   /** A frozen list of op calls; native/engine/plan.hpp explains the encoding of `code`. */
@@ -63,6 +99,21 @@ export interface NativeBinding {
   runPlan(plan: PlanHandle, input: F32, output: F32, cancel: I32 | null,
     seconds: Float64Array | null, noiseTile: number,
     onProgress: ((done: number) => void) | null): Promise<boolean>;
+  /**
+   * As createPlan, on the GPU, without segments; throws "ERR_CUDA_...". Its constants are uploaded
+   * once; its calls are recorded into a graph at the first run.
+   */
+  createDevicePlan(
+    code: Float64Array, constants: readonly (F32 | U8 | I32)[], arenaBytes: number,
+    inputFloats: number, outputFloats: number,
+  ): DevicePlanHandle;
+  /** Frees it, at the end of its last run where some are under way. May be repeated. */
+  releaseDevicePlan(plan: DevicePlanHandle): void;
+  /** Runs it off the event loop; false where `cancel[0]` was non-zero before it began. */
+  runDevicePlan(plan: DevicePlanHandle, input: F32, output: F32, cancel: I32 | null,
+    noiseTile: number): Promise<boolean>;
+  /** Queues a run between places of this thread on the GPU (deviceTake), behind the ops before. */
+  runDevicePlanOn(plan: DevicePlanHandle, input: number, output: number, noiseTile: number): void;
   linear(
     x: F32, weight: F32, bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number,
   ): void;
@@ -178,6 +229,8 @@ export interface NativeBinding {
     gy: F32, gx: F32, batch: number, height: number, width: number, channels: number,
     scale: number, outHeight: number, outWidth: number,
   ): void;
+  softmax(x: F32, y: F32, rows: number, columns: number): void;
+  softmaxGrad(y: F32, gy: F32, gx: F32, rows: number, columns: number): void;
   windowAttention(
     q: F32, k: F32, v: F32, biasTable: F32, probabilityBounds: F32 | null, y: F32,
     probabilities: F32 | null, batch: number, height: number, width: number, heads: number,
@@ -243,6 +296,9 @@ export interface NativeBinding {
   dobi(
     x: F32, lower: F32, upper: F32, rows: number, columns: number, granularity: number,
     bits: number, oneSided: number,
+  ): void;
+  separateBounds(
+    lower: F32, upper: F32 | null, count: number, granularity: number, joint: number,
   ): void;
   mergeRectifiers(
     weight: F32, a: F32, b: F32, gates: F32, merged: F32, experts: number, rank: number,

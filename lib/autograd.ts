@@ -7,7 +7,7 @@
  *   tracing    nothing runs: op calls are collected for a native plan (lib/infer/plan.ts).
  */
 import { type F32, type I32, native, type NativeBinding, type U8 } from "./binding.ts";
-import { Memory, type NativeArray } from "./tensor.ts";
+import { Memory, type NativeArray, type OpCall } from "./tensor.ts";
 
 /** A value in a graph: floats (or codes, see ops.ts) with a gradient once backward() has run. */
 export class Var {
@@ -38,6 +38,9 @@ export type OpName = Exclude<
   | "useBackend"
   | "threads"
   | "peakBytes"
+  | "openDevice"
+  | "closeDevice"
+  | `device${string}`
   | "constantBytes"
   | "adjustMemory"
   | "openCuda"
@@ -45,6 +48,10 @@ export type OpName = Exclude<
   | "createPlan"
   | "releasePlan"
   | "runPlan"
+  | "createDevicePlan"
+  | "releaseDevicePlan"
+  | "runDevicePlan"
+  | "runDevicePlanOn"
 >;
 
 /** One operand of an op call. */
@@ -97,23 +104,47 @@ export class Graph {
 
   /** An uninitialised float tensor owned by this graph. */
   floats(length: number): F32 {
-    return new Float32Array(this.#take(length * 4), 0, length);
+    return this.memory.floats(this.#take(length * 4), length);
   }
 
   /** An uninitialised byte tensor owned by this graph. */
   bytes(length: number): U8 {
-    return new Uint8Array(this.#take(length), 0, length);
+    return this.memory.bytes(this.#take(length), length);
   }
 
   /** An uninitialised int32 tensor owned by this graph. */
   ints(length: number): I32 {
-    return new Int32Array(this.#take(length * 4), 0, length);
+    return this.memory.ints(this.#take(length * 4), length);
+  }
+
+  /** A host array as this graph's ops take it; it lives as long as the graph. */
+  input(array: F32): F32 {
+    const placed = this.mode === "tracing" ? array : this.memory.put(array);
+    if (placed !== array) this.#live.add(placed.buffer);
+    return placed;
+  }
+
+  /** A host array that never changes, as this graph's ops take it. */
+  constant(array: F32): F32 {
+    return this.mode === "tracing" ? array : this.memory.constant(array);
+  }
+
+  /** Arrays one behind the other in one of their own. */
+  joined(arrays: readonly F32[]): F32 {
+    if (!this.memory.onDevice) return Float32Array.from(arrays.flatMap((array) => [...array]));
+    const whole = this.floats(arrays.reduce((length, array) => length + array.length, 0));
+    let at = 0;
+    for (const array of arrays) {
+      this.memory.copy(whole.subarray(at, at + array.length), array);
+      at += array.length;
+    }
+    return whole;
   }
 
   /** Runs (or, while tracing, collects) one native op. */
   run(op: OpName, ...operands: Operand[]): void {
     if (this.mode === "tracing") this.calls.push({ op, operands });
-    else (native()[op] as (...args: Operand[]) => void)(...operands);
+    else this.memory.run(native()[op] as OpCall, operands);
   }
 
   /** Notes how to differentiate `output`; does nothing where no input needs a gradient. */
@@ -172,8 +203,8 @@ export class Graph {
     if (v.grad) {
       this.run("add", v.grad, gradient, v.grad, v.grad.length);
     } else {
-      v.grad = new Float32Array(this.memory.take(gradient.length * 4), 0, gradient.length);
-      v.grad.set(gradient);
+      v.grad = this.memory.floats(this.memory.take(gradient.length * 4), gradient.length);
+      this.memory.copy(v.grad, gradient);
     }
   }
 
@@ -194,10 +225,15 @@ export class Graph {
       const owned = new Set<ArrayBuffer>();
       entry.inputs.forEach((input, i) => {
         const part = gradients[i];
-        if (!input?.requiresGrad || !part) return;
-        if (input.grad) {
-          this.run("add", input.grad, part, input.grad, part.length);
+        if (!part) return;
+        const used = (): void => {
           if (part !== gradient && !this.#live.has(part.buffer)) this.memory.give(part.buffer);
+        };
+        if (!input?.requiresGrad) {
+          used();
+        } else if (input.grad) {
+          this.run("add", input.grad, part, input.grad, part.length);
+          used();
         } else if (part === gradient && passedOn) {
           this.seed(input, part);
         } else {

@@ -9,7 +9,15 @@ import { fileURLToPath } from "node:url";
 import type { CudaStatus, NativeBinding } from "../binding.d.ts";
 import { ERROR_CODES, type ErrorCode, expected, Spr2qError } from "./errors.ts";
 
-export type { CudaStatus, F32, I32, NativeBinding, PlanHandle, U8 } from "../binding.d.ts";
+export type {
+  CudaStatus,
+  DevicePlanHandle,
+  F32,
+  I32,
+  NativeBinding,
+  PlanHandle,
+  U8,
+} from "../binding.d.ts";
 
 const require = createRequire(import.meta.url);
 let loaded: NativeBinding | undefined;

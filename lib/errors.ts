@@ -27,6 +27,7 @@ export const ERROR_CODES = {
   ERR_NATIVE: "the native half refused a call",
   ERR_OUT_OF_MEMORY: "memory for the work could not be had",
   ERR_GPU_UNAVAILABLE: "the CUDA backend was asked for and cannot be used",
+  ERR_GPU_LOST: "the GPU failed while work was running on it",
   ERR_DISPOSED: "the object was used after dispose()",
   ERR_INTERNAL: "a defect of this program; please report it",
   ERR_ABORTED: "the work was stopped by its AbortSignal or by Ctrl-C",

@@ -56,5 +56,8 @@ export { decodePng, encodePng, type ImageShape, type RasterImage, readPng } from
 export { decodeImage, outlineBytes, readImage } from "./io/pictures.ts";
 export { readWeights } from "./io/weights.ts";
 
+/* CPU or GPU */
+export type { DeviceChoice } from "./device.ts";
+
 /* Errors */
 export { ERROR_CODES, type ErrorCode, Spr2qError } from "./errors.ts";

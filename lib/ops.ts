@@ -173,6 +173,18 @@ export function scaleAdd(g: Graph, x: Var, factor: Var, a: Var): Var {
   });
 }
 
+/** Softmax of each row of a few logits (rows, columns). */
+export function softmax(g: Graph, x: Var): Var {
+  const columns = x.shape[x.shape.length - 1];
+  const y = new Var(g.floats(x.size), x.shape);
+  g.run("softmax", x.data, y.data, x.size / columns, columns);
+  return g.record(y, [x], (gy) => {
+    const gx = g.floats(x.size);
+    g.run("softmaxGrad", y.data, gy, gx, x.size / columns, columns);
+    return [gx];
+  });
+}
+
 /** Columns start ... start + count - 1 of x (rows, columns). */
 export function sliceColumns(g: Graph, x: Var, start: number, count: number): Var {
   const [rows, columns] = [x.size / x.shape[x.shape.length - 1], x.shape[x.shape.length - 1]];

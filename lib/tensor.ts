@@ -11,8 +11,16 @@ export type NativeArray = F32 | U8 | I32;
 /** Buffers are rounded up to this many bytes, so that near-equal sizes share a pool entry. */
 const GRAIN = 4096;
 
-/** A pool of buffers. `take` never clears: contents are undefined. */
+/** A native op with its operands in order. */
+export type OpCall = (...operands: unknown[]) => void;
+
+/**
+ * A pool of buffers. `take` never clears: contents are undefined. Graphs make their arrays and run
+ * their ops through it, so that another kind of memory (device.ts) brings its own ways along.
+ */
 export class Memory {
+  /** True where arrays cannot be read by the host. */
+  readonly onDevice: boolean = false;
   readonly #free = new Map<number, ArrayBuffer[]>();
   #held = 0;
   #peak = 0;
@@ -36,6 +44,38 @@ export class Memory {
   trim(): void {
     for (const [bytes, list] of this.#free) this.#held -= bytes * list.length;
     this.#free.clear();
+  }
+
+  /** The first `length` elements of a buffer. */
+  floats(buffer: ArrayBuffer, length: number): F32 {
+    return new Float32Array(buffer, 0, length);
+  }
+
+  bytes(buffer: ArrayBuffer, length: number): U8 {
+    return new Uint8Array(buffer, 0, length);
+  }
+
+  ints(buffer: ArrayBuffer, length: number): I32 {
+    return new Int32Array(buffer, 0, length);
+  }
+
+  run(op: OpCall, operands: readonly unknown[]): void {
+    op(...operands);
+  }
+
+  /** to = from, of equal lengths. */
+  copy(to: F32, from: F32): void {
+    to.set(from);
+  }
+
+  /** A host array where ops can read and write it: itself, or a copy that lasts until given back. */
+  put<T extends NativeArray>(array: T): T {
+    return array;
+  }
+
+  /** As put(), made once, for an array that never changes. */
+  constant(array: F32): F32 {
+    return array;
   }
 
   /** Largest number of bytes held at once, free ones included. */

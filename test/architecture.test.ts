@@ -23,6 +23,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
     /^lib\/linalg\//,
   ],
   [/^lib\/tensor\.ts$/],
+  [/^lib\/device\.ts$/],
   [/^lib\/autograd\.ts$/],
   [/^lib\/ops\.ts$/],
   [/^lib\/nn\//],

@@ -549,6 +549,20 @@ def training(m):
         {"n": n, "step": 3, "rate": 1e-2, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8},
         {"parameter": FLOAT, "m": FLOAT, "v": FLOAT},
     )
+    rows, columns = 131, 5
+    x, gy = m.f(rows * columns, low=-9, high=9), m.f(rows * columns)
+    size = {"rows": rows, "columns": columns}
+    yield simple("softmax", {"x": x, "y": m.out(x.size)}, size, {"y": FLOAT})
+    shares = np.full(x.size, 1 / columns, np.float32)
+    gradient = {"y": shares, "gy": gy, "gx": m.out(x.size)}
+    yield simple("softmax_grad", gradient, size, {"gx": FLOAT})
+    lower, upper = m.f(rows), m.f(rows)
+    yield simple(
+        "separate_bounds",
+        {"lower": lower, "upper": upper},
+        {"count": rows, "granularity": ROW, "joint": 0},
+        {"lower": EXACT, "upper": EXACT},
+    )
 
 
 def every_case(seed=1):

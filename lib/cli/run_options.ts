@@ -3,6 +3,15 @@ import { expected } from "../errors.ts";
 import type { TileChoice } from "../infer/budget.ts";
 import type { Tiling } from "../infer/tiles.ts";
 
+/** CPU or GPU. */
+export const deviceOption = {
+  name: "device",
+  type: "choice",
+  choices: ["auto", "cpu", "cuda"],
+  default: "auto",
+  help: "where to run: auto is the GPU where spr2q doctor shows one",
+} as const;
+
 /** Noise and mode of the routing. */
 export const routingOptions = [
   {

@@ -11,9 +11,11 @@ import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
 import { fuseCodedAttentions, fuseCodedConvolutions, fuseCodedLinears, STREAMED } from "./fuse.ts";
 import {
+  type Caller,
   foldConstants,
   gateInConvolution,
   gatherBehindScan,
+  hostCaller,
   isArray,
   packWeights,
   recomputeShallow,
@@ -186,20 +188,32 @@ function shareRows(
   });
 }
 
+/** What runs a list. */
+export interface Target {
+  /** Makes the constants, so that they are those of the backend that runs the list. */
+  readonly caller: Caller;
+  /** True where rows go through segments in tiles; a GPU makes one value after the other. */
+  readonly tiled: boolean;
+}
+
+const CPU: Target = { caller: hostCaller, tiled: true };
+
 /** Encodes `calls`, whose first value is `input` and whose last is `output`; see native/engine. */
 export function encode(
   traced: readonly TracedCall[],
   input: F32,
   output: F32,
   fused: boolean,
+  { caller, tiled }: Target = CPU,
 ): Encoded {
-  const packed = packWeights(foldConstants(traced, input));
+  const packed = packWeights(foldConstants(traced, input, caller), caller);
   const calls = fused
     ? fuseCodedConvolutions(fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))))
     : packed;
-  const segments = fused
-    ? segmentsOf(calls)
-    : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));
+  const segments =
+    fused && tiled
+      ? segmentsOf(calls)
+      : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));
   const opIndex = new Map(
     native()
       .opNames()

@@ -5,6 +5,7 @@ import { bicubicLumaPsnr } from "../metrics/bicubic_luma.ts";
 import { psnrY } from "../metrics/psnr.ts";
 import { bicubicResize } from "../metrics/resize.ts";
 import { ssimY } from "../metrics/ssim.ts";
+import { chosenDevice, type DeviceChoice } from "../device.ts";
 import { stopped } from "../errors.ts";
 import { EventRun } from "../events.ts";
 import type { RoutingMode } from "../nn/routing.ts";
@@ -49,6 +50,8 @@ export interface EvaluateOptions {
   readonly tile?: Tiling;
   readonly routing?: RoutingMode;
   readonly seed?: number;
+  /** Default "auto"; see LoadOptions of the upscaler. */
+  readonly device?: DeviceChoice;
   readonly signal?: AbortSignal;
 }
 
@@ -68,10 +71,16 @@ export function evaluate(
     const bicubic = typeof source === "object" && "bicubic" in source ? source.bicubic : null;
     const model = typeof source === "string" ? await openModel(source) : (source as Model);
     const scale = bicubic ?? model.net.config.scale;
-    const how = { tiling: tile, routing, seed, signal };
+    const device = chosenDevice(options.device ?? "auto");
+    const how = { tiling: tile, routing, seed, signal, device };
     return yield* scoreFolder(bicubic ? null : model, scale, hr, lr, how);
   };
   return new EventRun(run());
+}
+
+/** How images are run, and where. */
+export interface ScoreOptions extends RunOptions {
+  readonly device?: "cpu" | "cuda";
 }
 
 /**
@@ -84,7 +93,7 @@ export async function evaluateFolder(
   scale: number,
   hrDir: string,
   lrDir: string | undefined,
-  options: RunOptions,
+  options: ScoreOptions,
 ): Promise<Evaluation> {
   return drain(scoreFolder(model, scale, hrDir, lrDir, options), options);
 }
@@ -114,7 +123,7 @@ async function* scoreFolder(
   scale: number,
   hrDir: string,
   lrDir: string | undefined,
-  options: RunOptions,
+  options: ScoreOptions,
 ): AsyncGenerator<ScoreEvent, Evaluation> {
   const { signal } = options;
   if (!model) {
@@ -124,7 +133,7 @@ async function* scoreFolder(
     const result = yield* scoreBy(upscale, scale, hrDir, lrDir, signal, each);
     return { ...result, psnrLuma: lumas.reduce((sum, one) => sum + one, 0) / lumas.length };
   }
-  const runner = new TileRunner(model);
+  const runner = new TileRunner(model, options.device);
   try {
     const upscale: Upscale = (lr) => upscaleRgb(runner, lr, options);
     return yield* scoreBy(upscale, scale, hrDir, lrDir, signal);

@@ -4,12 +4,15 @@
  * replays it without JavaScript. Tape and plan run the same ops in the same order.
  */
 import { Graph, Var } from "../autograd.ts";
-import { type F32, type I32, native, type PlanHandle } from "../binding.ts";
-import { Spr2qError, stopped } from "../errors.ts";
+import { type DevicePlanHandle, type F32, type I32, native, type PlanHandle } from "../binding.ts";
+import { addressOf, callOnDevice, DeviceMemory, deviceError, onDevice } from "../device.ts";
+import { expected, Spr2qError, stopped } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import type { Sites } from "../models/sites.ts";
 import { Router, type RoutingMode } from "../nn/routing.ts";
-import { encode } from "./encode.ts";
+import type { OpCall } from "../tensor.ts";
+import { encode, type Target } from "./encode.ts";
+import type { Caller } from "./rewrite.ts";
 
 /** What one run of a plan may be told. */
 export interface RunSettings {
@@ -31,7 +34,8 @@ export class Plan {
   readonly arenaBytes: number;
   /** What each timed step runs: one op, or a segment's ops joined by "+". */
   readonly steps: readonly string[];
-  readonly #handle: PlanHandle;
+  readonly #device: "cpu" | "cuda";
+  readonly #handle: PlanHandle | DevicePlanHandle;
   #released = false;
 
   /**
@@ -46,6 +50,7 @@ export class Plan {
     height: number,
     routing: { readonly mode: RoutingMode; readonly seed: number },
     fused = true,
+    device: "cpu" | "cuda" = "cpu",
   ) {
     this.width = width;
     this.height = height;
@@ -54,16 +59,34 @@ export class Plan {
     const input = new Var(new Float32Array(width * height * 3), [1, height, width, 3]);
     const router = new Router(routing);
     const output = net.forward(graph, input, sites, router);
-    const encoded = encode(graph.calls, input.data, output.data, fused);
+    const target = device === "cuda" ? deviceTarget() : undefined;
+    const encoded = encode(graph.calls, input.data, output.data, fused, target);
     this.arenaBytes = encoded.arenaBytes;
     this.steps = encoded.steps;
-    this.#handle = native().createPlan(
+    this.#device = device;
+    const list = [
       Float64Array.from(encoded.code),
       encoded.constants,
       encoded.arenaBytes,
       input.size,
       output.size,
-    );
+    ] as const;
+    this.#handle =
+      device === "cpu"
+        ? native().createPlan(...list)
+        : onDevice(() => native().createDevicePlan(...list));
+  }
+
+  /**
+   * Queues a run between tensors on the GPU, behind the ops before it: input (height, width, 3) and
+   * output (scale * height, scale * width, 3), floats of a DeviceMemory of this thread.
+   */
+  runOn(input: F32, output: F32, noiseTile = 0): void {
+    if (this.#device === "cpu") {
+      throw expected("ERR_ARGUMENT", "runOn()", "a plan on the GPU", "one on the CPU");
+    }
+    const [from, to] = [input, output].map(addressOf);
+    onDevice(() => native().runDevicePlanOn(this.#handle, from, to, noiseTile));
   }
 
   /**
@@ -81,7 +104,17 @@ export class Plan {
     const cancel: I32 = new Int32Array(1);
     const all = this.steps.length + 1; // the last one is done when the promise says so
     const told = onProgress ? (done: number) => onProgress(done / all) : null;
-    const work = native().runPlan(this.#handle, image, output, cancel, seconds, noiseTile, told);
+    if (seconds && this.#device === "cuda") {
+      throw expected("ERR_ARGUMENT", "seconds", "none on the GPU", "a list", "Time whole runs.");
+    }
+    const work =
+      this.#device === "cpu"
+        ? native().runPlan(this.#handle, image, output, cancel, seconds, noiseTile, told)
+        : native()
+            .runDevicePlan(this.#handle, image, output, cancel, noiseTile)
+            .catch((cause) => {
+              throw deviceError(cause);
+            });
     const finished = await untilAborted(work, signal, () => {
       cancel[0] = 1;
     });
@@ -92,12 +125,20 @@ export class Plan {
   /** Frees the native half; at the end of the runs under way where there are some. */
   release(): void {
     this.#released = true;
-    native().releasePlan(this.#handle);
+    if (this.#device === "cpu") native().releasePlan(this.#handle);
+    else native().releaseDevicePlan(this.#handle);
   }
 
   [Symbol.dispose](): void {
     this.release();
   }
+}
+
+/** The list's constants made by the GPU, and no segments. */
+function deviceTarget(): Target {
+  const call = callOnDevice(new DeviceMemory());
+  const caller: Caller = (op, ...operands) => call(native()[op] as OpCall, operands);
+  return { caller, tiled: false };
 }
 
 /** `work`, or ERR_ABORTED as soon as `signal` fires; `stop` is called then. */

@@ -2,8 +2,8 @@
  * Rewrites of traced calls before they are encoded: the same values, bit for bit, with less work at
  * run time.
  */
-import { Graph, type Operand, type TracedCall } from "../autograd.ts";
-import { type F32, type I32, native, type U8 } from "../binding.ts";
+import { Graph, type OpName, type Operand, type TracedCall } from "../autograd.ts";
+import { type F32, type I32, native } from "../binding.ts";
 import { bytes, type NativeArray } from "../tensor.ts";
 import { roundUp } from "./arena.ts";
 import { rowWise } from "./segments.ts";
@@ -14,8 +14,19 @@ const PACKED_WIDTH = 16;
 /** True for an operand that is a tensor. */
 export const isArray = (operand: Operand): operand is NativeArray => ArrayBuffer.isView(operand);
 
+/** Runs an op on host arrays at once, with the bits of the backend that the plan is for. */
+export type Caller = (op: OpName, ...operands: Operand[]) => void;
+
+/** The CPU's. */
+export const hostCaller: Caller = (op, ...operands) =>
+  (native()[op] as (...operands: Operand[]) => void)(...operands);
+
 /** Calls on weights alone are made here and now; their results are constants of the plan. */
-export function foldConstants(calls: readonly TracedCall[], input: F32): TracedCall[] {
+export function foldConstants(
+  calls: readonly TracedCall[],
+  input: F32,
+  caller: Caller = hostCaller,
+): TracedCall[] {
   const varying = new Set<ArrayBufferLike>([input.buffer]);
   const real = new Map<ArrayBufferLike, ArrayBuffer>();
   const known = (operand: Operand): Operand => {
@@ -33,14 +44,16 @@ export function foldConstants(calls: readonly TracedCall[], input: F32): TracedC
     for (const { buffer } of traced) {
       if (!real.has(buffer)) real.set(buffer, new ArrayBuffer(buffer.byteLength)); // it writes them
     }
-    const run = native()[call.op] as (...operands: Operand[]) => void;
-    run(...call.operands.map(known));
+    caller(call.op, ...call.operands.map(known));
     return [];
   });
 }
 
 /** Linear layers whose weights stay, with the weights in the backend's own layout. */
-export function packWeights(calls: readonly TracedCall[]): TracedCall[] {
+export function packWeights(
+  calls: readonly TracedCall[],
+  caller: Caller = hostCaller,
+): TracedCall[] {
   const stays = (operand: Operand): boolean =>
     operand === null || (isArray(operand) && !Graph.isTraced(operand.buffer));
   return calls.map((call): TracedCall => {
@@ -48,20 +61,14 @@ export function packWeights(calls: readonly TracedCall[]): TracedCall[] {
     if (call.op === "linear" && o.slice(1, 3).every(stays)) {
       const [rows, cols, out] = o.slice(4) as number[];
       const packed = bytes(4 * (cols + 1) * roundUp(out, PACKED_WIDTH));
-      native().packLinear(o[1] as F32, o[2] as F32 | null, packed, cols, out);
+      caller("packLinear", o[1], o[2], packed, cols, out);
       return { op: "packedLinear", operands: [o[0], packed, o[3], rows, cols, out] };
     }
     if (call.op === "codedLinear" && o.slice(1, 7).every(stays)) {
       const [rows, cols, out, xBits, weightBits, ...rest] = o.slice(8) as number[];
       const packed = bytes((2 * roundUp(cols, 4) + 12) * roundUp(out, PACKED_WIDTH));
-      const [weight, ...bounds] = o.slice(1, 7) as [U8, F32, F32, F32, F32, F32 | null];
-      const sizes = [cols, out, xBits, weightBits, ...rest] as const;
-      native().packCodedLinear(
-        weight,
-        ...(bounds as [F32, F32, F32, F32, F32 | null]),
-        packed,
-        ...(sizes as unknown as [number, number, number, number, number, number, number]),
-      );
+      const sizes = [cols, out, xBits, weightBits, ...rest];
+      caller("packCodedLinear", ...o.slice(1, 7), packed, ...sizes);
       const operands = [o[0], packed, o[7], rows, cols, out, xBits, weightBits];
       return { op: "packedCodedLinear", operands };
     }

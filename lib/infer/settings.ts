@@ -1,4 +1,5 @@
 /** What callers of {@link Upscaler} may choose, what it tells them, and the checks at its door. */
+import type { DeviceChoice } from "../device.ts";
 import { expected, type Spr2qError } from "../errors.ts";
 import type { ImageShape } from "../io/png.ts";
 import { checkRaster, type RasterImage } from "../io/raster.ts";
@@ -30,6 +31,11 @@ export interface UpscalerOptions {
 export interface LoadOptions extends UpscalerOptions {
   /** Threads of the kernels, from now on and for all models of the process; see setThreads(). */
   readonly threads?: number;
+  /**
+   * Default "auto": the GPU where there is one that can be used, else the CPU. "cuda" where there is
+   * none is ERR_GPU_UNAVAILABLE, with the reason; nothing moves to the CPU by itself.
+   */
+  readonly device?: DeviceChoice;
   /** Gives up before the model is ready: ERR_ABORTED. */
   readonly signal?: AbortSignal;
 }

@@ -137,10 +137,12 @@ const MOST_PLANS = 18;
 /** Plans of one model by tile size and routing; each is traced once. */
 export class TileRunner {
   readonly model: Model;
+  readonly device: "cpu" | "cuda";
   readonly #plans = new Map<string, Plan>();
 
-  constructor(model: Model) {
+  constructor(model: Model, device: "cpu" | "cuda" = "cpu") {
     this.model = model;
+    this.device = device;
   }
 
   /**
@@ -228,7 +230,7 @@ export class TileRunner {
       if (this.#plans.size >= MOST_PLANS) this.release();
       // Tiles of rows do not know the places of their tokens: such models run op by op.
       const fused = !(this.model.quantised && hasTokenRanges(this.model.quantised.policy));
-      plan = new Plan(net, sites, width, height, { mode, seed }, fused);
+      plan = new Plan(net, sites, width, height, { mode, seed }, fused, this.device);
       this.#plans.set(key, plan);
     }
     return plan;

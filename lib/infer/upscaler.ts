@@ -5,6 +5,7 @@
  * much memory it takes: budget.ts; in which order runs go: queue.ts.
  */
 import { native, setThreads } from "../binding.ts";
+import { chosenDevice } from "../device.ts";
 import { stopped } from "../errors.ts";
 import { fillFileAtomic } from "../io/files.ts";
 import { outlineImage, readImage } from "../io/pictures.ts";
@@ -36,7 +37,6 @@ import { type Strip, strips } from "./strips.ts";
 import { type RunOptions, TileRunner } from "./tiles.ts";
 
 interface Engine {
-  readonly model: Model;
   readonly runner: TileRunner;
   readonly budget: Budget;
 }
@@ -48,13 +48,15 @@ interface Engine {
  */
 export class Upscaler {
   #engine: Engine | null;
+  readonly device: "cpu" | "cuda";
   readonly #defaults: UpscalerOptions;
   readonly #calls = new Calls();
 
-  /** ERR_ARGUMENT for a limit that is none. */
-  constructor(model: Model, options: UpscalerOptions = {}) {
-    const runner = new TileRunner(model);
-    this.#engine = { model, runner, budget: new Budget(runner) };
+  /** ERR_ARGUMENT for a limit that is none, ERR_GPU_UNAVAILABLE for a GPU that is not there. */
+  constructor(model: Model, options: UpscalerOptions & Pick<LoadOptions, "device"> = {}) {
+    this.device = chosenDevice(options.device ?? "auto");
+    const runner = new TileRunner(model, this.device);
+    this.#engine = { runner, budget: new Budget(runner) };
     this.#defaults = options;
     checkLimit(options.maxMemory);
   }
@@ -62,7 +64,7 @@ export class Upscaler {
   /**
    * Opens a model file of any kind (.pth or .safetensors, full precision or quantised; the file
    * knows its architecture, scale and bits), or what {@link Upscaler.share} gave in any thread of
-   * this process. Errors are those of {@link openModel}, and ERR_ABORTED.
+   * this process. Errors are those of {@link openModel}, ERR_ABORTED, ERR_GPU_UNAVAILABLE.
    */
   static async load(source: string | SharedModel, options: LoadOptions = {}): Promise<Upscaler> {
     checkLimit(options.maxMemory);
@@ -76,7 +78,7 @@ export class Upscaler {
 
   /** The model; ERR_DISPOSED after dispose(). */
   get model(): Model {
-    return this.#alive().model;
+    return this.#alive().runner.model;
   }
 
   /** Factor by which both sides grow. */
@@ -184,7 +186,7 @@ export class Upscaler {
     return {
       ...this.#calls.stats,
       peakBytes: native().peakBytes(false),
-      device: "cpu",
+      device: this.device,
       isa: native().backendName(),
       bits: this.bits,
     };
@@ -224,10 +226,8 @@ export class Upscaler {
   }
 
   #open(kind: RunMessage["kind"], image: ImageShape, signal?: AbortSignal): Call {
-    const { width, height, channels, depth } = image;
-    const { scale, bits } = this;
-    const shape = { width, height, channels, depth };
-    return this.#calls.open(signal, { kind, image: shape, scale, bits, device: "cpu" });
+    const { scale, bits, device } = this;
+    return this.#calls.open(signal, { kind, image: enlarged(image, 1), scale, bits, device });
   }
 
   /** Runs `body` when its turn has come, so that whatever stops the call stops its tiles too. */

@@ -3,6 +3,7 @@
  * rectifier calibration (OSRC, Eq. 12) then moves the gates alone and keeps them only where the
  * calibration loss fell.
  */
+import { assign, readable } from "../device.ts";
 import { Spr2qError } from "../errors.ts";
 import { conditionedTeacher } from "./condiquant.ts";
 import { RECIPES } from "../quant/recipes.ts";
@@ -95,7 +96,9 @@ class Osrc implements MethodStage {
     const groups = [...this.#student.sites.rectifiers];
     this.#start = {
       loss: this.#calibrationLoss(),
-      logits: new Map(groups.map(([key, { logits }]) => [key, Float32Array.from(logits.data)])),
+      logits: new Map(
+        groups.map(([key, { logits }]) => [key, Float32Array.from(readable(logits.data))]),
+      ),
     };
   }
 
@@ -116,7 +119,7 @@ class Osrc implements MethodStage {
     if (this.#after <= start.loss) this.#kept = "calibrated";
     else
       for (const [key, group] of this.#student.sites.rectifiers)
-        group.logits.data.set(start.logits.get(key)!);
+        assign(group.logits.data, start.logits.get(key)!);
   }
 
   table(): RoutingTable {
@@ -171,10 +174,8 @@ class Osrc implements MethodStage {
     sites.gateTap = null;
     sites.gates.clear();
     for (const [key, total] of totals) {
-      const logits = sites.rectifiers.get(key)!.logits.data;
-      total.forEach((sum, i) => {
-        logits[i] = Math.log(sum / CALIBRATION_BATCHES);
-      });
+      const means = total.map((sum) => Math.log(sum / CALIBRATION_BATCHES));
+      assign(sites.rectifiers.get(key)!.logits.data, Float32Array.from(means));
     }
   }
 

@@ -13,7 +13,7 @@ import { type TensorMap, toFloat32 } from "../io/host_tensor.ts";
 import type { WindowShape } from "../nn/attention.ts";
 import type { Router } from "../nn/routing.ts";
 import * as ops from "../ops.ts";
-import { floats, floatsFrom } from "../tensor.ts";
+import { floats, floatsFrom, type Memory } from "../tensor.ts";
 import { checkTensors, type ParameterSpec } from "./parameters.ts";
 import type { Sites } from "./sites.ts";
 
@@ -148,6 +148,7 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
   readonly weights: Map<string, Var>;
   /** q, k and v rows of each joint projection as tensors of their own, over the same memory. */
   readonly #parts = new Map<string, Var>();
+  readonly #placed = new WeakMap<Memory, Network<C>>();
 
   constructor(architecture: Architecture<C>, config: C, weights: Map<string, Var>) {
     this.architecture = architecture;
@@ -191,6 +192,26 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     return new Network(architecture, config, new Map(weights));
   }
 
+  /**
+   * The same network with a copy of its weights in `memory`, made once: this one where host memory
+   * will do.
+   */
+  on(memory: Memory): Network<C> {
+    if (!memory.onDevice) return this;
+    const known = this.#placed.get(memory);
+    if (known) return known;
+    const weights = [...this.weights].map(
+      ([name, { data, shape, requiresGrad }]): [string, Var] => [
+        name,
+        new Var(memory.put(data), shape, requiresGrad),
+      ],
+    );
+    const placed = new Network(this.architecture, this.config, new Map(weights));
+    for (const [name, part] of placed.#parts) part.requiresGrad = this.get(name).requiresGrad;
+    this.#placed.set(memory, placed);
+    return placed;
+  }
+
   /** A tensor by its checkpoint name, or a part of a joint projection by its own. */
   get(name: string): Var {
     const found = this.#parts.get(name) ?? this.weights.get(name);
@@ -228,9 +249,10 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     const norm = (name: string, input: Var): Var =>
       ops.layerNorm(g, input, this.get(`${name}.weight`), this.get(`${name}.bias`));
     const { padding } = this.architecture;
+    const mean = g.constant(MEAN);
 
     const first = g.scope(() =>
-      conv("conv_first", ops.padImage(g, x, MEAN, height, width, padding)),
+      conv("conv_first", ops.padImage(g, x, mean, height, width, padding)),
     );
     let tokens = norm("patch_embed.norm", first);
     let index = 0;
@@ -252,7 +274,7 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     });
     return g.scope(() => {
       const body = ops.add(g, conv("conv_after_body", norm("norm", tokens)), first);
-      return ops.pixelShuffle(g, conv("upsample.0", body), MEAN, grid, scale, h * scale, w * scale);
+      return ops.pixelShuffle(g, conv("upsample.0", body), mean, grid, scale, h * scale, w * scale);
     });
   }
 

@@ -6,6 +6,7 @@
  */
 import { type Graph, Var } from "../autograd.ts";
 import type { I32 } from "../binding.ts";
+import type { Memory } from "../tensor.ts";
 
 export type RoutingMode = "sampled" | "argmax";
 
@@ -20,6 +21,7 @@ export class Router {
   /** Classes by layer, raster order, samples one after the other; filled or replayed. */
   readonly classes: (I32 | undefined)[];
   readonly replays: boolean;
+  readonly #owned: { readonly memory: Memory; readonly buffer: ArrayBuffer }[] = [];
 
   constructor(options: {
     readonly mode?: RoutingMode;
@@ -46,11 +48,26 @@ export class Router {
     if (known && !differentiable) return { classes: known, logits: null };
     const values = logits();
     const count = values.shape[1];
-    const classes = known ?? (g.mode === "tracing" ? g.ints(rows) : new Int32Array(rows));
+    const classes = known ?? this.#fresh(g, rows);
     const key = [this.mode === "sampled" ? 1 : 0, this.seed, this.tile, layer];
     if (!known) g.run("route", values.data, classes, batch, rows / batch, count, ...key, 0);
     if (g.mode !== "tracing") this.classes[layer] = classes;
     return { classes, logits: differentiable ? { values, key, batch } : null };
+  }
+
+  /** Gives back what the classes hold on the GPU, once no pass will read them any more. */
+  release(): void {
+    for (const { memory, buffer } of this.#owned) memory.give(buffer);
+    this.#owned.length = 0;
+  }
+
+  /** Room for one layer's classes: they outlive the pass that chooses them. */
+  #fresh(g: Graph, rows: number): I32 {
+    if (g.mode === "tracing") return g.ints(rows);
+    if (!g.memory.onDevice) return new Int32Array(rows);
+    const buffer = g.memory.take(rows * 4);
+    this.#owned.push({ memory: g.memory, buffer });
+    return g.memory.ints(buffer, rows);
   }
 }
 

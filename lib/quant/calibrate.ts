@@ -5,6 +5,7 @@
  */
 import { Graph, Var } from "../autograd.ts";
 import type { F32, I32 } from "../binding.ts";
+import { readable } from "../device.ts";
 import type { Network } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
 import type { Memory } from "../tensor.ts";
@@ -113,8 +114,8 @@ function boundsFor(x: Var, kind: SiteKind, bits: number, search: RangeSearch): B
 }
 
 /**
- * Fills `sites.bounds` from one pass over `patches` (batch, h, w, 3); sites that have bounds
- * already keep them. Routes are sampled with `seed`.
+ * Fills `sites.bounds`, in host memory, from one pass over `patches` (batch, h, w, 3) where
+ * `memory` lies; sites that have bounds already keep them. Searches run on the host. Routes are sampled with `seed`.
  */
 export function calibrate(
   memory: Memory,
@@ -126,15 +127,18 @@ export function calibrate(
 ): void {
   const graph = new Graph("running", memory);
   sites.samples = patches.shape[0];
-  sites.observer = (site, x, kind) => {
+  sites.observer = (site, { data, shape }, kind) => {
     if (sites.bounds.has(site)) return;
-    const bounds = boundsFor(x, kind, sites.policy.bits, searchFor(site, kind));
-    sites.bounds.set(site, bounds);
+    const seen = new Var(readable(data), shape);
+    sites.bounds.set(site, boundsFor(seen, kind, sites.policy.bits, searchFor(site, kind)));
   };
+  const router = new Router({ mode: "sampled", seed });
   try {
-    net.forward(graph, patches, sites, new Router({ mode: "sampled", seed }));
+    const image = new Var(graph.input(patches.data), patches.shape);
+    net.on(memory).forward(graph, image, sites, router);
   } finally {
     sites.observer = null;
+    router.release();
     graph.dispose();
   }
 }

@@ -5,6 +5,7 @@
  */
 import { type Graph, Var } from "../autograd.ts";
 import type { F32, U8 } from "../binding.ts";
+import { isOnDevice } from "../device.ts";
 import * as ops from "../ops.ts";
 
 /**
@@ -37,7 +38,8 @@ export class Codes extends Var {
   readonly storageBits: number;
 
   constructor(codes: U8, shape: readonly number[], bounds: Bounds, storageBits = 8) {
-    super(new Float32Array(codes.buffer, 0, 0), shape);
+    const none = isOnDevice(codes) ? codes.subarray(0, 0) : new Float32Array(codes.buffer, 0, 0);
+    super(none as F32, shape);
     this.codes = codes;
     this.bounds = bounds;
     this.storageBits = storageBits;
@@ -82,6 +84,14 @@ export function qdq(g: Graph, x: Var, bounds: Bounds): Var {
   const y = new Var(g.floats(x.size), x.shape);
   g.run("qdq", x.data, lower.data, upper.data, y.data, ...matrix(x, bounds));
   return g.record(y, [x, lower, upper], (gy) => qdqGradient(g, x, bounds, gy));
+}
+
+/** Keeps upper - lower at least 1e-6 max(1, |lower|, |upper|), in place, after a step of the bounds. */
+export function separate(g: Graph, { lower, upper, granularity }: Bounds): void {
+  const joint = lower === upper;
+  const count = joint ? 1 : upper.size;
+  const ends = [lower.data, joint ? null : upper.data];
+  g.run("separateBounds", ...ends, count, GRANULARITY[granularity], joint ? 1 : 0);
 }
 
 function qdqGradient(g: Graph, x: Var, bounds: Bounds, gy: F32): F32[] {

@@ -5,6 +5,8 @@
  * The tensors are tiny (48 -> 16 -> 4), so the arithmetic is plain TypeScript in double.
  */
 import { type Graph, Var } from "../autograd.ts";
+import type { F32 } from "../binding.ts";
+import * as ops from "../ops.ts";
 import { floats } from "../tensor.ts";
 
 /** Width of the gate's hidden layer. */
@@ -87,8 +89,49 @@ function pass({ w1, b1, w2, b2 }: DynamicGate, z: Float64Array): Pass {
   return { z, before, hidden, gates: powers.map((power) => power / total) };
 }
 
+/** Arrays of one value and length, made once each. */
+const UNIFORM = new Map<string, F32>();
+
+function uniform(value: number, length: number): F32 {
+  const key = `${value}:${length}`;
+  if (!UNIFORM.has(key)) UNIFORM.set(key, floats(length).fill(value));
+  return UNIFORM.get(key)!;
+}
+
+/** The same gates by the network's own ops, where the host cannot look at x without waiting. */
+function gatesByOps(g: Graph, gate: DynamicGate, x: Var, samples: number): Var {
+  const cols = x.shape[1];
+  const tokens = x.size / cols / samples;
+  const each = g.constant(uniform(1, tokens));
+  const sums = new Var(g.floats(samples * cols), [samples, cols]);
+  for (let b = 0; b < samples; b++) {
+    const rows = x.data.subarray(b * tokens * cols, (b + 1) * tokens * cols);
+    const sum = sums.data.subarray(b * cols, (b + 1) * cols);
+    g.run("linearGradWeight", each, rows, sum, null, tokens, cols, 1);
+  }
+  const [unit, none] = [1, 0].map((value) => new Var(g.constant(uniform(value, cols)), [cols]));
+  const z = ops.layerNorm(g, ops.scale(g, sums, 1 / tokens), unit, none);
+  const hidden = ops.gelu(g, ops.linear(g, z, gate.w1, gate.b1));
+  const gates = ops.softmax(g, ops.linear(g, hidden, gate.w2, gate.b2));
+  const experts = gate.b2.size;
+  const column = g.constant(uniform(1, samples));
+  const mean = (rows: F32, y: F32): void => {
+    g.run("linearGradWeight", column, rows, y, null, samples, experts, 1);
+    g.run("scale", y, y, experts, 1 / samples);
+  };
+  const y = new Var(g.floats(experts), [experts]);
+  mean(gates.data, y.data);
+  return g.record(y, [gates], (gy) => {
+    const [share, gx] = [g.floats(experts), g.floats(gates.size)];
+    g.run("scale", gy, share, experts, 1 / samples);
+    g.run("linear", column, share, null, gx, samples, 1, experts); // the same row for every sample
+    return [gx];
+  });
+}
+
 /** The batch's gates, (experts), for a layer input x (samples * tokens, cols). */
 export function dynamicGates(g: Graph, gate: DynamicGate, x: Var, samples: number): Var {
+  if (g.memory.onDevice) return gatesByOps(g, gate, x, samples);
   const passes = describe(g, x, samples).map((z) => pass(gate, z));
   const experts = gate.b2.size;
   const values = new Float32Array(experts);

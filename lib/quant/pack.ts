@@ -10,13 +10,14 @@
 import { Var } from "../autograd.ts";
 import type { U8 } from "../binding.ts";
 import { native } from "../binding.ts";
+import { readable } from "../device.ts";
 import { expected, Spr2qError } from "../errors.ts";
 import { type HostTensor, type TensorMap, toFloat16, toFloat32 } from "../io/host_tensor.ts";
 import { writeSafetensors } from "../io/safetensors.ts";
 import { Graph } from "../autograd.ts";
 import { type Architecture, Network, type NetworkConfig } from "../models/network.ts";
 import { ARCHITECTURES, architectureNamed, configProblem } from "../models/registry.ts";
-import { floats, floatsFrom } from "../tensor.ts";
+import { floats, floatsFrom, Memory } from "../tensor.ts";
 import { packCodes, unpackCodes } from "./bitpack.ts";
 import { type Bounds, Codes, jointBounds, quantize } from "./codes.ts";
 import { inputsOf, rotationVar } from "./rotation.ts";
@@ -31,17 +32,25 @@ export const FORMAT_VERSION = "1";
 /** What a file says about its making; all strings, as safetensors wants. */
 export type PackMetadata = Readonly<Record<string, string>>;
 
-/** Bytes of the quantised model file of a student. */
-export function packStudent({ net, sites }: Student, metadata: PackMetadata): Uint8Array {
+/** Bytes of the quantised model file of a student whose tensors lie in `memory`. */
+export function packStudent(
+  { net, sites }: Student,
+  metadata: PackMetadata,
+  memory: Memory = new Memory(),
+): Uint8Array {
   const { policy } = sites;
   const { architecture, config } = net;
   const tensors = new Map<string, HostTensor>();
   const coded = codedTensors(architecture, config, policy);
   for (const { name, shape } of architecture.parameterSpecs(config)) {
     if (coded.has(name)) continue;
-    tensors.set(name, { shape, dtype: "f16", data: toFloat16(net.weights.get(name)!.data) });
+    tensors.set(name, {
+      shape,
+      dtype: "f16",
+      data: toFloat16(readable(net.weights.get(name)!.data)),
+    });
   }
-  const graph = new Graph("running");
+  const graph = new Graph("running", memory);
   for (const prefix of net.layerPrefixes) {
     for (const { name, tensor } of codedModules(architecture, policy)) {
       const key = prefix + name;
@@ -49,7 +58,7 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
       const bounds = sites.bounds.get(`${key}.w`)!;
       const rows = rowsOf(weight.shape);
       const flat = new Var(weight.data, [rows, weight.size / rows]);
-      const codes = quantize(graph, flat, bounds).codes;
+      const codes = readable(quantize(graph, flat, bounds).codes);
       const packed = packCodes(codes, rows, weight.size / rows, policy.bits);
       tensors.set(`${key}.codes`, {
         shape: [rows, packed.length / rows],
@@ -65,8 +74,8 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
     const values: number[] = [];
     for (const { site, joint } of siteOrder(net, sites, prefix)) {
       const bounds = sites.bounds.get(site)!;
-      if (joint) values.push(...bounds.upper.data);
-      else values.push(...bounds.lower.data, ...bounds.upper.data);
+      if (!joint) values.push(...readable(bounds.lower.data));
+      values.push(...readable(bounds.upper.data));
     }
     const data = Float32Array.from(values);
     tensors.set(`${prefix}bounds`, { shape: [data.length], dtype: "f32", data });

@@ -3,6 +3,8 @@
  * gates on the simplex. With static gates the group costs nothing at inference: it is merged.
  */
 import { type Graph, Var } from "../autograd.ts";
+import { readable } from "../device.ts";
+import { softmax } from "../ops.ts";
 import { floats } from "../tensor.ts";
 
 /** A group of `experts` rectifiers of rank `rank` for a weight (out, in). */
@@ -47,25 +49,11 @@ export function createRectifiers(
 
 /** Softmax of the group's logits: one row of the routing table. */
 export function gatesOf(group: RectifierGroup): number[] {
-  const logits = [...group.logits.data];
+  const logits = [...readable(group.logits.data)];
   const most = Math.max(...logits);
   const powers = logits.map((logit) => Math.exp(logit - most));
   const total = powers.reduce((a, b) => a + b, 0);
   return powers.map((power) => power / total);
-}
-
-/** Gates as a value of the graph: softmax over the few logits of one group. */
-function gates(g: Graph, group: RectifierGroup): Var {
-  const values = Float32Array.from(gatesOf(group));
-  const y = new Var(values, [values.length]);
-  return g.record(y, [group.logits], (gy) => {
-    const mean = values.reduce((total, gate, i) => total + gate * gy[i], 0);
-    const glogits = g.floats(values.length);
-    values.forEach((gate, k) => {
-      glogits[k] = gate * (gy[k] - mean);
-    });
-    return [glogits];
-  });
 }
 
 /** W + sum_i g_i B_i A_i (Eq. 9); `mixed` overrides the static gates (dynamic gate). */
@@ -73,7 +61,7 @@ export function mergeRectifiers(g: Graph, weight: Var, group: RectifierGroup, mi
   const { a, b } = group;
   const [experts, rank, cols] = a.shape;
   const out = b.shape[1];
-  const gate = mixed ?? gates(g, group);
+  const gate = mixed ?? softmax(g, group.logits);
   const merged = new Var(g.floats(weight.size), weight.shape);
   const sides = [experts, rank, cols, out];
   g.run("mergeRectifiers", weight.data, a.data, b.data, gate.data, merged.data, ...sides);

@@ -6,6 +6,7 @@
  */
 import { type Graph, Var } from "../autograd.ts";
 import type { I32 } from "../binding.ts";
+import { readable } from "../device.ts";
 import { expected } from "../errors.ts";
 import type { Architecture, CodedModule, LayerWeights } from "../models/network.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
@@ -133,11 +134,11 @@ export class QuantisedSites implements Sites {
       return this.#float.attention(g, key, qkv, table, shape);
     }
     const codes = letters.map((letter, i) => this.#codes(g, `${key}.${letter}`, qkv[i]));
-    const ends = codes.flatMap(({ bounds }) => [bounds.lower.data[0], bounds.upper.data[0]]);
+    const ends = codes.flatMap(({ bounds }) => [bounds.lower.data, bounds.upper.data]);
     return codedWindowAttention(
       g,
       codes as [Codes, Codes, Codes],
-      Float32Array.from(ends),
+      g.joined(ends),
       table,
       shape,
       this.#probabilities(key),
@@ -276,7 +277,7 @@ export class QuantisedSites implements Sites {
     if (frozen) return frozen;
     const gate = this.gates.get(key);
     const mixed = gate && x ? dynamicGates(g, gate, x, this.samples) : undefined;
-    if (mixed) this.gateTap?.(key, mixed.data);
+    if (mixed && this.gateTap) this.gateTap(key, readable(mixed.data));
     return this.#codes(g, `${key}.w`, this.mergedWeight(g, key, weight, mixed));
   }
 

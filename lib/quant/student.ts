@@ -3,6 +3,7 @@
  * bounds and rectifier groups.
  */
 import { Var } from "../autograd.ts";
+import { readable } from "../device.ts";
 import { halfToFloat32, toFloat16 } from "../io/host_tensor.ts";
 import { Network } from "../models/network.ts";
 import { generator } from "../random.ts";
@@ -12,6 +13,7 @@ import { createGate } from "./gate.ts";
 import { codedTensors, rectifiedKeys } from "./layout.ts";
 import type { Policy } from "./policy.ts";
 import type { Recipe } from "./recipes.ts";
+import { sitesOn } from "./placement.ts";
 import { createRectifiers } from "./rectifier.ts";
 import { QuantisedSites } from "./sites.ts";
 
@@ -32,7 +34,8 @@ export function roundedCopy(teacher: Network, policy: Policy): Network {
   const coded = codedTensors(architecture, config, policy);
   const weights = new Map<string, Var>();
   for (const [name, { data, shape }] of teacher.weights) {
-    const values = coded.has(name) ? floatsFrom(data) : floatsFrom(halfToFloat32(toFloat16(data)));
+    const given = readable(data);
+    const values = floatsFrom(coded.has(name) ? given : halfToFloat32(toFloat16(given)));
     weights.set(name, new Var(values, shape));
   }
   return new Network(architecture, config, weights);
@@ -55,7 +58,12 @@ export function calibratedStudent(
   const sites = new QuantisedSites(policy, net.architecture);
   turn?.({ net, sites });
   calibrate(memory, net, sites, patches, seed, searchFor);
-  return { net, sites };
+  return studentOn({ net, sites }, memory);
+}
+
+/** A student made in host memory, as it is trained in `memory`. */
+export function studentOn({ net, sites }: Student, memory: Memory): Student {
+  return { net: net.on(memory), sites: sitesOn({ net, sites }, memory) };
 }
 
 /** A calibrated student with fresh rectifiers, or increments where weights are tuned directly. */
@@ -68,7 +76,9 @@ export function createStudent(
   patches: Var,
   seed: number,
 ): Student {
-  const { net, sites } = calibratedStudent(memory, teacher, policy, patches, seed);
+  const net = roundedCopy(teacher, policy);
+  const sites = new QuantisedSites(policy, net.architecture);
+  calibrate(memory, net, sites, patches, seed);
   if (recipe.tuning === "weights") {
     for (const key of rectifiedKeys(net)) {
       const { data, shape } = net.get(`${key}.weight`);
@@ -91,5 +101,5 @@ export function createStudent(
       if (recipe.gate === "dynamic") sites.gates.set(key, createGate(cols, shape.experts, draw));
     });
   }
-  return { net, sites };
+  return studentOn({ net, sites }, memory);
 }

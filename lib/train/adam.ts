@@ -1,8 +1,9 @@
 /** Adam over named leaves, each with a rate of its own (a fraction of the schedule's). */
 import { type Graph, releaseGradients, type Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
+import { assign, readable } from "../device.ts";
 import { expected } from "../errors.ts";
-import { floats } from "../tensor.ts";
+import { floats, Memory } from "../tensor.ts";
 
 /** One trainable tensor; the step is schedule rate times `rate()`. */
 export interface Trainable {
@@ -10,7 +11,7 @@ export interface Trainable {
   readonly value: Var;
   readonly rate: () => number;
   /** Puts the value back where it must stay (bounds: upper above lower). */
-  readonly project?: () => void;
+  readonly project?: (g: Graph) => void;
 }
 
 export interface AdamSettings {
@@ -26,11 +27,14 @@ export class Adam {
   /** Steps taken so far. */
   steps = 0;
 
-  constructor(trainables: readonly Trainable[], settings: AdamSettings) {
+  constructor(trainables: readonly Trainable[], settings: AdamSettings, memory = new Memory()) {
     this.trainables = trainables;
     this.settings = settings;
     this.#moments = new Map(
-      trainables.map((t) => [t.name, { m: floats(t.value.size), v: floats(t.value.size) }]),
+      trainables.map(({ name, value: { size } }) => [
+        name,
+        { m: memory.put(floats(size)), v: memory.put(floats(size)) },
+      ]),
     );
   }
 
@@ -54,7 +58,7 @@ export class Adam {
         beta2,
         epsilon,
       );
-      project?.();
+      project?.(g);
     }
     releaseGradients(
       g.memory,
@@ -62,8 +66,12 @@ export class Adam {
     );
   }
 
-  /** Moments and values under stable names, for a checkpoint. */
+  /** Moments and values under stable names, in host memory, for a checkpoint. */
   state(): Map<string, F32> {
+    return new Map([...this.#tensors()].map(([name, data]) => [name, readable(data)]));
+  }
+
+  #tensors(): Map<string, F32> {
     const entries: [string, F32][] = [];
     for (const { name, value } of this.trainables) {
       const { m, v } = this.#moments.get(name)!;
@@ -74,7 +82,7 @@ export class Adam {
 
   /** Restores what state() gave; ERR_RESUME names a tensor that is missing or of another size. */
   restore(state: ReadonlyMap<string, Float32Array>, steps: number): void {
-    for (const [name, target] of this.state()) {
+    for (const [name, target] of this.#tensors()) {
       const found = state.get(name);
       if (found?.length !== target.length) {
         throw expected(
@@ -85,7 +93,7 @@ export class Adam {
           "Start again without --resume.",
         );
       }
-      target.set(found);
+      assign(target, found);
     }
     this.steps = steps;
   }

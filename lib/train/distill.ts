@@ -1,5 +1,6 @@
 /** One distillation step: teacher forward, student forward on the same routes, losses, backward. */
-import { Graph, type Var } from "../autograd.ts";
+import { Graph, Var } from "../autograd.ts";
+import { readable } from "../device.ts";
 import { FloatSites } from "../models/sites.ts";
 import type { Network, Trace } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
@@ -17,8 +18,9 @@ export interface Losses {
 const RECOMPUTE_TOKENS = 12_000;
 
 /**
- * Losses on LR patches `low` (batch, h, w, 3). With `graph` recording, gradients end up in the
- * student's leaves. `seed` keys the routing noise, which teacher and student share.
+ * Losses on LR patches `low` (batch, h, w, 3). With `learn`, gradients end up in the student's
+ * leaves. `seed` keys the routing noise, which teacher and student share. Layers of batches of more
+ * than `keptTokens` tokens are made again in backward.
  */
 export function distill(
   memory: Memory,
@@ -28,38 +30,38 @@ export function distill(
   featureWeight: number,
   seed: number,
   learn: boolean,
+  keptTokens = RECOMPUTE_TOKENS,
 ): Losses {
+  const recompute = low.size / 3 > keptTokens;
+  const graph = new Graph(learn ? "recording" : "running", memory, recompute);
+  const image = new Var(graph.input(low.data), low.shape);
   const quiet = new Graph("running", memory);
   const wanted: Trace = { layers: [], groups: [] };
   const routes = new Router({ mode: "sampled", seed });
-  const target = teacher.forward(quiet, low, new FloatSites(), routes, wanted);
+  const target = teacher.forward(quiet, image, new FloatSites(), routes, wanted);
 
   student.sites.samples = low.shape[0];
-  const recompute = low.size / 3 > RECOMPUTE_TOKENS;
-  const graph = new Graph(learn ? "recording" : "running", memory, recompute);
   const got: Trace = { layers: [], groups: [] };
   const router = new Router({ replay: routes.classes });
-  const output = student.net.forward(graph, low, student.sites, router, got);
-  const loss = graph.floats(1);
+  const output = student.net.forward(graph, image, student.sites, router, got);
+  const count = featureWeight > 0 ? got.layers.length : 0;
+  const parts = graph.floats(1 + count);
   const gradient = graph.floats(output.size);
-  graph.run("l1Loss", output.data, target.data, loss, gradient, output.size);
-  const pixel = loss[0];
+  const [size, first] = [output.size, parts.subarray(0, 1)];
+  graph.run("l1Loss", output.data, target.data, first, gradient, size);
   if (learn) graph.seed(output, gradient);
-  let feature = 0;
-  if (featureWeight > 0) {
-    const count = got.layers.length;
+  if (count > 0) {
     got.layers.forEach((layer, i) => {
       const part = graph.floats(layer.size);
       graph.run(
         "featureLoss",
         layer.data,
         wanted.layers[i].data,
-        loss,
+        parts.subarray(1 + i, 2 + i),
         part,
         layer.size,
         low.shape[0],
       );
-      feature += loss[0] / count;
       if (!learn) return;
       graph.run("scale", part, part, layer.size, featureWeight / count);
       graph.seed(layer, part);
@@ -67,6 +69,9 @@ export function distill(
   }
   quiet.dispose();
   if (learn) graph.backward();
+  const [pixel, ...features] = readable(parts);
+  const feature = features.reduce((total, part) => total + part / count, 0);
+  routes.release();
   graph.dispose();
   return { loss: pixel + featureWeight * feature, pixel, feature };
 }

@@ -33,11 +33,12 @@ export function distillationStage(
 ): MethodStage {
   const { memory, teacher, source, recipe, seed } = context;
   const { name, iterations, offset = 0 } = settings;
-  const adam = new Adam(settings.trainables, {
+  const moments = {
     beta1: settings.beta1 ?? recipe.beta1,
     beta2: settings.beta2 ?? recipe.beta2,
     epsilon: recipe.epsilon(source.scale, recipe.patch),
-  });
+  };
+  const adam = new Adam(settings.trainables, moments, memory);
   const weight = settings.featureWeight ?? recipe.featureWeight;
   const graph = new Graph("running", memory);
   return {

@@ -1,5 +1,6 @@
 /** Quality of a student while it is trained, on a crop that training does not draw. */
-import { Graph } from "../autograd.ts";
+import { Graph, Var } from "../autograd.ts";
+import { readable } from "../device.ts";
 import { fromRgbFloat } from "../io/png.ts";
 import { psnrY } from "../metrics/psnr.ts";
 import { Router } from "../nn/routing.ts";
@@ -17,18 +18,16 @@ export function heldOutQuality(
   const { low, high } = source.heldOut(patch);
   student.sites.samples = 1;
   const graph = new Graph("running", memory);
-  const output = student.net.forward(
-    graph,
-    low,
-    student.sites,
-    new Router({ mode: "sampled", seed: 0 }),
-  );
+  const image = new Var(graph.input(low.data), low.shape);
+  const router = new Router({ mode: "sampled", seed: 0 });
+  const output = student.net.forward(graph, image, student.sites, router);
   const [, height, width] = high.shape;
   const psnr = psnrY(
-    fromRgbFloat(output.data, width, height, 8),
+    fromRgbFloat(readable(output.data), width, height, 8),
     fromRgbFloat(high.data, width, height, 8),
     source.scale,
   );
+  router.release();
   graph.dispose();
   return psnr;
 }

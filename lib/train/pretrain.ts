@@ -1,5 +1,6 @@
 /** Full-precision training from scratch against HR images: mean L1, Adam, cosine rate. */
-import { Graph, type Var } from "../autograd.ts";
+import { Graph, Var } from "../autograd.ts";
+import { readable } from "../device.ts";
 import { Spr2qError } from "../errors.ts";
 import { type Architecture, Network, type NetworkConfig } from "../models/network.ts";
 import type { Initial } from "../models/parameters.ts";
@@ -69,9 +70,9 @@ function fill({ data }: Var, initial: Initial, draw: () => number): void {
 }
 
 /** Optimiser of a training run over all leaves. */
-export function pretrainOptimiser(net: Network): Adam {
+export function pretrainOptimiser(net: Network, memory?: Memory): Adam {
   const trainables = [...net.leaves()].map(([name, value]) => ({ name, value, rate: () => 1 }));
-  return new Adam(trainables, { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 });
+  return new Adam(trainables, { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 }, memory);
 }
 
 /** Trains `net` from iteration `from`; events as they come. */
@@ -86,7 +87,8 @@ export async function* pretrain(
   const { iterations, batch, patch, seed } = settings;
   yield { type: "stage", stage: "train", iterations };
   const began = performance.now();
-  let total = 0;
+  // Read where they are reported: on the GPU, a step waits for nothing.
+  const losses = memory.floats(memory.take(REPORT_EVERY * 4), REPORT_EVERY);
   let counted = 0;
   for (let at = from; at < iterations; at++) {
     await new Promise((resolve) => setImmediate(resolve));
@@ -101,24 +103,28 @@ export async function* pretrain(
     }
     const { low, high } = source.draw(batch, patch, seed, at);
     const graph = new Graph("recording", memory);
+    const image = new Var(graph.input(low.data), low.shape);
+    const target = graph.input(high.data);
     const router = new Router({ mode: "sampled", seed: seed + at, gradient: "straight-through" });
-    const output = net.forward(graph, low, new FloatSites(), router);
-    const loss = graph.floats(1);
+    const output = net.forward(graph, image, new FloatSites(), router);
+    const loss = losses.subarray(counted, ++counted);
     const gradient = graph.floats(output.size);
-    graph.run("l1Loss", output.data, high.data, loss, gradient, output.size);
-    total += loss[0];
-    counted++;
+    graph.run("l1Loss", output.data, target, loss, gradient, output.size);
     graph.seed(output, gradient);
     graph.backward();
     const rate =
       settings.rate * scheduleAt("cosine", at, iterations) * Math.min(1, (at + 1) / WARM_UP);
     adam.step(graph, rate);
+    router.release();
     graph.dispose();
     const done = at + 1;
     if (done % REPORT_EVERY === 0 || done === iterations) {
       const secondsLeft =
         ((performance.now() - began) / 1000 / (done - from)) * (iterations - done);
-      const mean = total / counted;
+      const sum = readable(losses)
+        .subarray(0, counted)
+        .reduce((total, one) => total + one, 0);
+      const mean = sum / counted;
       if (!Number.isFinite(mean)) {
         throw new Spr2qError(
           "ERR_NATIVE",
@@ -136,7 +142,7 @@ export async function* pretrain(
         rate,
         secondsLeft,
       };
-      [total, counted] = [0, 0];
+      counted = 0;
     }
     if (done % settings.saveEvery === 0 || done === iterations)
       yield await settings.save(adam, done);

@@ -6,6 +6,7 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
+import { type DeviceChoice, memoryOn, chosenDevice } from "../device.ts";
 import { expected, Spr2qError } from "../errors.ts";
 import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
@@ -20,7 +21,7 @@ import {
   type Tuning,
 } from "../quant/recipes.ts";
 import type { Student } from "../quant/student.ts";
-import { Memory } from "../tensor.ts";
+import type { Memory } from "../tensor.ts";
 import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
 import { heldOutQuality } from "./held_out.ts";
 import { JsonLines, type Position, type TrainEvent } from "./events.ts";
@@ -53,6 +54,8 @@ export interface RunOptions {
   readonly seed: number;
   readonly resume?: boolean;
   readonly signal?: AbortSignal;
+  /** Where to train; default the CPU. "cuda" where there is none is ERR_GPU_UNAVAILABLE. */
+  readonly device?: DeviceChoice;
   /** Version of this library, written into the file. */
   readonly version: string;
 }
@@ -131,8 +134,9 @@ export async function* runMethod(
   const recipe = recipeOf(method, options);
   const { seed, out, bits } = options;
   await ensureWritableDir(out);
-  const memory = new Memory();
-  const teacher = model.net;
+  const device = chosenDevice(options.device ?? "cpu");
+  const memory = memoryOn(device);
+  const teacher = model.net.on(memory);
   const { scale, window } = teacher.config;
   const patch = Math.max(recipe.patch, window);
   const source = await PatchSource.open(options.train, scale, patch);
@@ -165,6 +169,7 @@ export async function* runMethod(
     patch,
     scale,
     ...policy.leads,
+    ...(device === "cuda" ? { device } : {}), // bits are those of one backend
   };
   const identity = JSON.stringify({ ...settings, seed, source: model.sha256 });
   const path = join(out, "checkpoint.safetensors");
@@ -201,7 +206,7 @@ export async function* runMethod(
       });
       for await (const event of steps) yield emit(event);
     }
-    const result = await writeResult(out, prepared, settings, options, model.sha256);
+    const result = await writeResult(out, prepared, settings, options, model.sha256, memory);
     const seconds = (performance.now() - began) / 1000;
     const { file: written, bytes, table } = result;
     if (table) yield emit({ type: "route", ...table });
@@ -244,16 +249,21 @@ async function writeResult(
   settings: Settings,
   { seed, version }: RunOptions,
   sha256: string,
+  memory: Memory,
 ): Promise<{ file: string; bytes: number; table: RoutingTable | null }> {
   const table = tableOf?.() ?? null;
   const told = ["method", "recipe", "iterations", "batch", "patch"] as const;
-  const bytes = packStudent(student, {
-    ...Object.fromEntries(told.map((key) => [key, `${settings[key]}`])),
-    ...metadata,
-    seed: `${seed}`,
-    library: version,
-    source_sha256: sha256,
-  });
+  const bytes = packStudent(
+    student,
+    {
+      ...Object.fromEntries(told.map((key) => [key, `${settings[key]}`])),
+      ...metadata,
+      seed: `${seed}`,
+      library: version,
+      source_sha256: sha256,
+    },
+    memory,
+  );
   const file = join(out, "model.safetensors");
   await writeFileAtomic(file, bytes);
   const tablePath = join(out, "table.json");

@@ -1,29 +1,18 @@
 /** What the two stages of SPR2Q may move, and how fast: bounds, rectifiers (or weights), gates. */
-import type { Bounds } from "../quant/codes.ts";
+import type { Graph } from "../autograd.ts";
+import { readable } from "../device.ts";
+import { type Bounds, separate } from "../quant/codes.ts";
 import { type Recipe, weightRate } from "../quant/recipes.ts";
 import type { QuantisedSites } from "../quant/sites.ts";
 import type { Trainable } from "./adam.ts";
 
 /** Mean over a site's ranges, the unit of its relative rate. */
 function rangeOf({ lower, upper, granularity }: Bounds): number {
-  if (lower === upper) return upper.data[1] - upper.data[0];
-  if (granularity === "column") return upper.data[0];
-  const ranges = [...upper.data].map((high, i) => high - lower.data[i]);
+  const [low, high] = [readable(lower.data), readable(upper.data)];
+  if (lower === upper) return high[1] - high[0];
+  if (granularity === "column") return high[0];
+  const ranges = [...high].map((end, i) => end - low[i]);
   return ranges.reduce((a, b) => a + b, 0) / ranges.length;
-}
-
-/** Keeps upper - lower at least 1e-6 max(1, |lower|, |upper|) after a step. */
-function keepApart({ lower, upper, granularity }: Bounds): void {
-  if (granularity === "column") {
-    upper.data[0] = Math.max(upper.data[0], 1e-6);
-    return;
-  }
-  const joint = lower === upper;
-  for (let i = 0; i < (joint ? 1 : upper.size); i++) {
-    const [low, high] = [lower.data[i], upper.data[joint ? 1 : i]];
-    const least = 1e-6 * Math.max(1, Math.abs(low), Math.abs(high));
-    if (high - low < least) upper.data[joint ? 1 : i] = low + least * 1.0001;
-  }
 }
 
 /**
@@ -41,7 +30,7 @@ export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[]
     const share = site.endsWith(".p") ? PROBABILITY_SHARE : 1;
     const unit = recipe.relativeBounds ? rangeOf(bounds) * share : 1;
     const rate = (): number => rates.bound * unit;
-    const project = (): void => keepApart(bounds);
+    const project = (g: Graph): void => separate(g, bounds);
     list.push({ name: `${site}.upper`, value: bounds.upper, rate, project });
     if (bounds.lower !== bounds.upper)
       list.push({ name: `${site}.lower`, value: bounds.lower, rate, project });

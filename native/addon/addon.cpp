@@ -13,6 +13,7 @@
 #include "../core/cuda_library.hpp"
 #include "../core/pool.hpp"
 #include "env.hpp"
+#include "wrap_device.hpp"
 #include "wrap_plan.hpp"
 
 namespace spr2q {
@@ -36,13 +37,15 @@ Napi::Value call(const Napi::CallbackInfo& info) {
   if (const char* problem = args.check()) {
     throw coded_error(info.Env(), "ERR_ARGUMENT", std::string(name) + ": " + problem);
   }
+  const Backend* backend = reader.on_device() ? &device_heap()->backend() : &current_backend();
   try {
-    (current_backend().*op)(args);
+    (backend->*op)(args);
   } catch (const std::bad_alloc&) {  // of a reference; the fast backends allocate nothing that throws
     throw coded_error(info.Env(), "ERR_OUT_OF_MEMORY", std::string(name) + ": no memory for its sums");
   }
-  if (&current_backend() == host_cuda_backend()) {
-    const std::string failure = host_cuda_failure();
+  if (reader.on_device() || backend == host_cuda_backend()) {
+    const std::string failure =
+        reader.on_device() ? device_heap()->failure() : host_cuda_failure();
     if (!failure.empty()) throw coded_error(info.Env(), "ERR_NATIVE", std::string(name) + ": " + failure);
   }
   return info.Env().Undefined();
@@ -158,10 +161,12 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("constantBytes", Napi::Function::New(env, constant_bytes_held, "constantBytes"));
   exports.Set("adjustMemory", Napi::Function::New(env, adjust_memory, "adjustMemory"));
   exports.Set("openCuda", Napi::Function::New(env, open_cuda, "openCuda"));
+  export_device(env, exports);
   exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
   exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
   exports.Set("releasePlan", Napi::Function::New(env, release_plan, "releasePlan"));
   exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));
+  export_device_plan(env, exports);
 #define SPR2Q_EXPORT(op, Args)                                                               \
   exports.Set(camel_case(#op), Napi::Function::New(env, call<Args, &Backend::op>, #op,       \
                                                    const_cast<char*>(#op)));

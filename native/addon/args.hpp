@@ -1,12 +1,15 @@
 // JS values -> argument structs. The only place that looks at the shape of a Napi::Value: each op
 // is called with its fields in the order of its struct: typed arrays (or null where the field is
 // optional) and numbers. A wrong kind or a missing argument is an ERR_ARGUMENT that names op and field.
+// A tensor may lie on the GPU instead: its operand is then a Float64Array (address, elements, bytes
+// an element), and so must be those of all other tensors of the call.
 #pragma once
 #include <napi.h>
 
 #include <cmath>
 #include <string>
 
+#include "../core/device_heap.hpp"
 #include "../core/ops.hpp"
 
 namespace spr2q {
@@ -47,10 +50,14 @@ class ArgumentReader {
     }
     size_t index = 0;
     (read(index++, fields), ...);
+    if (on_device_ && on_host_) fail("tensors on the GPU and in host memory in one call");
     SizeProduct product;
     product.fields(names, fields...);
     if (product.too_large()) fail(SizeProduct::kProblem);
   }
+
+  // True where the tensors of the call lie on the GPU.
+  bool on_device() const { return on_device_; }
 
  private:
   void read(size_t i, F32& view) { typed(i, view.data, view.size, napi_float32_array); }
@@ -85,14 +92,32 @@ class ArgumentReader {
     if (!value.IsTypedArray() ||
         napi_get_typedarray_info(info_.Env(), value, &type, &length, &pointer, nullptr, nullptr) !=
             napi_ok ||
-        type != wanted) {
+        (type != wanted && type != napi_float64_array)) {
       fail(name(i) + " must be a " +
            (wanted == napi_float32_array ? "Float32Array"
             : wanted == napi_uint8_array ? "Uint8Array"
                                          : "Int32Array"));
     }
+    if (type == napi_float64_array) {
+      on_device_ = true;
+      placed(i, static_cast<const double*>(pointer), length, data, size);
+      return;
+    }
+    on_host_ = true;
     data = static_cast<T*>(pointer);
     size = static_cast<int64_t>(length);
+  }
+
+  // A tensor on the GPU: (address, elements, bytes an element) of a block that is handed out.
+  template <class T>
+  void placed(size_t i, const double* place, size_t length, T*& data, int64_t& size) {
+    const DeviceHeap* heap = device_heap();
+    if (length != 3 || place[2] != sizeof(T)) fail(name(i) + " is no tensor of its kind on the GPU");
+    data = reinterpret_cast<T*>(static_cast<uintptr_t>(place[0]));
+    size = static_cast<int64_t>(place[1]);
+    if (!heap || !heap->holds(data, size * static_cast<int64_t>(sizeof(T)))) {
+      fail(name(i) + " names memory of the GPU that is not in use");
+    }
   }
 
   // The i-th of the comma-separated names.
@@ -110,6 +135,7 @@ class ArgumentReader {
   const Napi::CallbackInfo& info_;
   const char* op_;
   const char* names_ = "";
+  bool on_device_ = false, on_host_ = false;
 };
 
 }  // namespace spr2q

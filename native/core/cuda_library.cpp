@@ -6,7 +6,8 @@
 namespace spr2q {
 namespace {
 
-const CudaModule* host = nullptr;  // the last opened library over host memory
+const CudaModule* host = nullptr;    // the last opened library over host memory
+const CudaModule* usable = nullptr;  // the last one with a device that can be used
 
 std::string number(int64_t value) { return std::to_string(value); }
 
@@ -77,12 +78,15 @@ CudaStatus open_cuda_library(const char* path) {
   status.module = module;
   if (module->services->memory_kind == kHostMemory) host = module;
   ask_for_devices(status);
+  usable = status.code == cuda_error_name(kCudaOk) ? module : nullptr;
   return status;
 }
 
 const Backend* host_cuda_backend() {
   return host ? host->backend : nullptr;
 }
+
+const CudaModule* usable_cuda_module() { return usable; }
 
 std::string host_cuda_failure() {
   if (!host) return "";

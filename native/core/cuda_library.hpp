@@ -23,6 +23,9 @@ CudaStatus open_cuda_library(const char* path);
 // pointers is no backend for arrays of JavaScript.
 const Backend* host_cuda_backend();
 
+// The last opened library with a device that can be used, or nullptr.
+const CudaModule* usable_cuda_module();
+
 // Failure of the last op on that table, as "ERR_...: text"; empty where there is none.
 std::string host_cuda_failure();
 

@@ -4,7 +4,7 @@
 // carries the CUDA runtime inside and finds the driver at run time: loading it needs no GPU.
 //
 // Rules: an op queues its kernels on the stream in use and returns; nothing waits but
-// synchronize(), copy_in(), copy_out() and merge_pack_create(). The first failure of a thread is
+// synchronize(), copy_in(), copy_out(), merge_pack_create(), plan_create() and plan_run(). The first failure of a thread is
 // kept, later launches of that thread do nothing, and last_error() returns it and clears it: so a
 // caller may check once a step. One thread at a time uses a stream.
 #pragma once
@@ -12,7 +12,7 @@
 
 namespace spr2q {
 
-constexpr uint32_t kCudaAbiVersion = 1;
+constexpr uint32_t kCudaAbiVersion = 2;
 
 // Why something failed; the names stand in cuda_error_name().
 enum CudaCode : int32_t {
@@ -49,6 +49,20 @@ struct MergePackLayer {
   int64_t x_bits, weight_bits, x_granularity, weight_granularity;
 };
 
+struct CudaHostBlock {
+  const void* data;
+  int64_t bytes;
+};
+
+// A list of op calls as plan_code.hpp has it (no segments), its constants in host memory, and the
+// bytes of the arena; all is copied.
+struct CudaPlanDescription {
+  const double* code;
+  int64_t length;
+  const CudaHostBlock* constants;
+  int64_t constant_count, arena_bytes, input_floats, output_floats;
+};
+
 struct CudaServices {
   int32_t memory_kind;  // CudaMemoryKind
   // Driver and runtime versions as 1000 major + 10 minor; 0 where there is no driver.
@@ -82,6 +96,16 @@ struct CudaServices {
   int32_t (*merge_pack_create)(const MergePackLayer* layers, int64_t count, void** plan);
   int32_t (*merge_pack_run)(void* plan);
   int32_t (*merge_pack_destroy)(void* plan);
+  int32_t (*event_wait)(void* event);  // what follows on the stream in use comes after the event
+  // A frozen network. plan_run takes and fills host memory and waits for the result;
+  // plan_run_device takes device pointers, queues its work on the stream in use of the calling
+  // thread and waits for nothing (but the first run, which records the graph). input and output
+  // have the description's sizes; noise_tile is added to the tile of every route. Runs of one plan
+  // follow each other, from whatever threads.
+  int32_t (*plan_create)(const CudaPlanDescription* description, void** plan);
+  int32_t (*plan_run)(void* plan, const float* input, float* output, int64_t noise_tile);
+  int32_t (*plan_run_device)(void* plan, const float* input, float* output, int64_t noise_tile);
+  int32_t (*plan_destroy)(void* plan);
 };
 
 struct CudaModule {

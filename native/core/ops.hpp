@@ -43,12 +43,14 @@ namespace spr2q {
   X(slice_columns_grad, SliceColumnsGrad) X(transpose, Transpose)                          \
   X(gather_rows, GatherRows) X(scatter_rows, ScatterRows) X(pad_image, PadImage)           \
   X(pixel_shuffle, PixelShuffle) X(pixel_shuffle_grad, PixelShuffleGrad)                   \
+  X(softmax, Softmax) X(softmax_grad, SoftmaxGrad)                                         \
   X(window_attention, WindowAttention) X(coded_window_attention, CodedWindowAttention)     \
   X(window_attention_grad, WindowAttentionGrad) X(route, Route) X(route_grad, RouteGrad)   \
   X(sort_tokens, SortTokens) X(add_prompt, AddPrompt) X(add_prompt_grad, AddPromptGrad)    \
   X(selective_scan, SelectiveScan) X(selective_scan_grad, SelectiveScanGrad)               \
   X(quantize, Quantize) X(dequantize, Dequantize) X(qdq, Qdq) X(qdq_grad, QdqGrad)         \
-  X(dobi, Dobi) X(merge_rectifiers, MergeRectifiers)                                       \
+  X(dobi, Dobi) X(separate_bounds, SeparateBounds)                                         \
+  X(merge_rectifiers, MergeRectifiers)                                                     \
   X(merge_rectifiers_grad, MergeRectifiersGrad) X(l1_loss, L1Loss)                         \
   X(feature_loss, FeatureLoss) X(adam, Adam)
 

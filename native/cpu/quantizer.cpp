@@ -3,6 +3,7 @@
 // grid in registers, columns read their offsets from a repeated pattern (sweep.hpp). Gradients of
 // bounds are summed in float lanes over at most kSumBlock elements, then in double over blocks and
 // chunks in order.
+#include "../core/bounds.hpp"
 #include "levels.hpp"
 
 namespace spr2q {
@@ -187,6 +188,10 @@ void qdq_grad(const QdqGrad& a) {
   if (a.granularity == kTensor) return tensor_grad(a);
   if (a.granularity == kRow) return row_grad(a);
   column_grad(a);
+}
+
+void separate_bounds(const SeparateBounds& a) {
+  for (int64_t i = 0; i < a.count; ++i) separate_pair(a, i);
 }
 
 }  // namespace SPR2Q_ISA

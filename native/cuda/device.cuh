@@ -7,11 +7,7 @@
 #pragma once
 #include "runtime.hpp"
 
-#if defined(SPR2Q_CUDA_SHIM)
-#include "shim.hpp"
-#else
 #include <cuda_runtime.h>
-#endif
 
 namespace spr2q {
 namespace cuda {
@@ -21,17 +17,11 @@ constexpr int64_t kPlainSharedBytes = 48 << 10;  // more dynamic shared memory m
 
 #if defined(SPR2Q_CUDA_SHIM)
 #define SPR2Q_DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(shim::dynamic_shared())
-
-template <class... Params, class... Args>
-inline void launch(void (*kernel)(Params...), dim3 grid, dim3 block, int64_t shared, Args... args) {
-  if (failed() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
-  const char* problem = shim::run(grid, block, shared, [&] { kernel(Params(args)...); });
-  if (problem) fail(kCudaLaunchFailed, problem);
-}
 #else
 #define SPR2Q_DYNAMIC_SHARED(type, name)                                   \
   extern __shared__ __align__(16) unsigned char spr2q_dynamic_shared[];    \
   type* name = reinterpret_cast<type*>(spr2q_dynamic_shared)
+#endif
 
 cudaStream_t current_stream();
 void check_launch();
@@ -42,10 +32,13 @@ template <class... Params, class... Args>
 inline void launch(void (*kernel)(Params...), dim3 grid, dim3 block, int64_t shared, Args... args) {
   if (failed() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (shared > kPlainSharedBytes) allow_shared(reinterpret_cast<const void*>(kernel), shared);
+#if defined(SPR2Q_CUDA_SHIM)
+  shim::launch(current_stream(), grid, block, shared, [=] { kernel(Params(args)...); });
+#else
   kernel<<<grid, block, static_cast<size_t>(shared), current_stream()>>>(Params(args)...);
+#endif
   check_launch();
 }
-#endif
 
 static inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 static inline unsigned grid_size(int64_t blocks) { return static_cast<unsigned>(blocks); }

@@ -7,14 +7,14 @@ namespace cuda {
 SPR2Q_OPS(SPR2Q_DECLARE)
 #undef SPR2Q_DECLARE
 
-static const Backend& backend() {
+const Backend* module_backend() {
   static const Backend table = {
       kBackendAbiVersion, services().memory_kind == kHostMemory ? "cuda-shim" : "cuda",
 #define SPR2Q_ENTRY(op, Args) op,
       SPR2Q_OPS(SPR2Q_ENTRY)
 #undef SPR2Q_ENTRY
   };
-  return table;
+  return &table;
 }
 
 }  // namespace cuda
@@ -24,7 +24,7 @@ extern "C" __attribute__((visibility("default"))) const spr2q::CudaModule* spr2q
   static const spr2q::CudaModule module = {
       spr2q::kCudaAbiVersion,       spr2q::kBackendAbiVersion,
       sizeof(spr2q::Backend),       sizeof(spr2q::CudaServices),
-      &spr2q::cuda::backend(),      &spr2q::cuda::services(),
+      spr2q::cuda::module_backend(),      &spr2q::cuda::services(),
   };
   return &module;
 }

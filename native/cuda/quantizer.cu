@@ -2,6 +2,7 @@
 // a thread where rows are whole 16-byte pieces; the grid of a value comes from core/grid.hpp, so
 // codes and values are those of every other backend to the bit. Bound gradients: one pass writes gx
 // and the parts of the sums, a second adds the parts in a fixed order.
+#include "../core/bounds.hpp"
 #include "../core/grid.hpp"
 #include "sums.cuh"
 
@@ -180,6 +181,10 @@ void column_grad(const QdqGrad& a) {
   if (!failed()) final_sum(sums + a.columns, a.gupper.data, a.columns, 1);
 }
 
+__global__ void __launch_bounds__(kElementBlock) separate_kernel(SeparateBounds a) {
+  for (int64_t i = first_element(); i < a.count; i += element_stride()) separate_pair(a, i);
+}
+
 }  // namespace
 
 void quantize(const Quantize& a) {
@@ -203,6 +208,10 @@ void qdq_grad(const QdqGrad& a) {
   float* pair = scratch.take<float>(2);
   final_sum(parts, pair, range_chunks(n), 2);
   launch(split_kernel, dim3(1), dim3(kWarp), 0, pair, a.glower.data, a.gupper.data);
+}
+
+void separate_bounds(const SeparateBounds& a) {
+  launch(separate_kernel, dim3(element_grid(a.count)), dim3(kElementBlock), 0, a);
 }
 
 }  // namespace cuda

@@ -20,11 +20,13 @@ SPR2Q_DEVICE int64_t clamp_class(int32_t label, int64_t count) {
 
 constexpr float kInfinity = __builtin_inff();
 
-__global__ void __launch_bounds__(kRouteThreads) route_kernel(Route a) {
+// `more` is added to the tile, which a recorded graph cannot change.
+__global__ void __launch_bounds__(kRouteThreads)
+route_kernel(Route a, const int64_t* more) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kRouteTokens + threadIdx.x / kPhiloxLanes;
   const bool inside = n < a.batch * a.tokens;
   const int lane = static_cast<int>(threadIdx.x) % kPhiloxLanes;
-  const NoiseKey key{a.seed, a.tile + n / a.tokens, a.layer};
+  const NoiseKey key{a.seed, a.tile + (more ? *more : 0) + n / a.tokens, a.layer};
   const uint32_t token = static_cast<uint32_t>(a.first + n % a.tokens);
   float best = -kInfinity;
   int64_t choice = a.count;
@@ -213,7 +215,7 @@ __global__ void __launch_bounds__(kElementBlock) inverse_kernel(SortTokens a) {
 
 void route(const Route& a) {
   launch(route_kernel, dim3(grid_size(divide_up(a.batch * a.tokens, kRouteTokens))),
-         dim3(kRouteThreads), 0, a);
+         dim3(kRouteThreads), 0, a, noise_cell());
 }
 
 void route_grad(const RouteGrad& a) {

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -15,6 +16,12 @@ namespace spr2q {
 namespace cuda {
 namespace {
 
+#if defined(SPR2Q_CUDA_SHIM)
+constexpr CudaMemoryKind kMemoryKind = kHostMemory;
+#else
+constexpr CudaMemoryKind kMemoryKind = kDeviceMemory;
+#endif
+
 struct Failure {
   int32_t code = kCudaOk;
   char text[256] = "";
@@ -23,6 +30,7 @@ struct Failure {
 thread_local Failure failure;
 thread_local cudaStream_t stream = nullptr;
 thread_local int32_t known_architecture = 0;
+thread_local const int64_t* noise = nullptr;
 
 std::mutex pools_mutex;
 // One pool for each device and stream; the default stream of two devices is two streams.
@@ -71,6 +79,7 @@ int32_t code_of(cudaError_t error) {
 // The error's code; a failure is kept with the name of the call.
 int32_t checked(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return kCudaOk;
+  cudaGetLastError();  // the runtime keeps it too, and the next launch would be blamed for it
   const int32_t code = code_of(error);
   char text[256];
   if (code == kCudaNoDriver) {  // the runtime's own text speaks of an old driver
@@ -222,6 +231,9 @@ int32_t event_destroy(void* event) {
 int32_t event_record(void* event) {
   return checked(cudaEventRecord(static_cast<cudaEvent_t>(event), stream), "event_record");
 }
+int32_t event_wait(void* event) {
+  return checked(cudaStreamWaitEvent(stream, static_cast<cudaEvent_t>(event), 0), "event_wait");
+}
 int32_t event_milliseconds(void* from, void* to, double* milliseconds) {
   const cudaEvent_t end = static_cast<cudaEvent_t>(to);
   const int32_t code = checked(cudaEventSynchronize(end), "event_milliseconds");
@@ -256,6 +268,10 @@ void fail(int32_t code, const char* text) {
 }
 
 bool failed() { return failure.code != kCudaOk; }
+int32_t pending_failure() { return failure.code; }
+
+void use_noise_cell(const int64_t* cell) { noise = cell; }
+const int64_t* noise_cell() { return noise; }
 
 int32_t architecture() {
   if (known_architecture == 0) {
@@ -283,7 +299,10 @@ Scratch::~Scratch() { pool().leave(); }
 
 void* Scratch::bytes(int64_t count) {
   if (failed()) return nullptr;
-  return pool().take(count, [](int64_t size) -> void* {
+#if defined(SPR2Q_CUDA_SHIM) && defined(__SANITIZE_ADDRESS__)
+  return std::malloc(static_cast<size_t>(count));  // a step past a piece's end is seen; never freed
+#endif
+  void* data = pool().take(count, [](int64_t size) -> void* {
     if (recording()) {
       fail(kCudaScratchInCapture, "an op needs more scratch: run it once before recording it");
       return nullptr;
@@ -292,15 +311,21 @@ void* Scratch::bytes(int64_t count) {
     checked(cudaMalloc(&data, static_cast<size_t>(size)), "scratch");
     return data;
   });
+#if defined(SPR2Q_CUDA_SHIM)
+  // Filled with NaNs: a kernel that reads what nobody wrote is seen.
+  if (data) cudaMemsetAsync(data, 0xff, static_cast<size_t>(count), stream);
+#endif
+  return data;
 }
 
 const CudaServices& services() {
   static const CudaServices table = {
-      kDeviceMemory, versions,      device_count,  describe_device, use_device,    allocate,
+      kMemoryKind, versions,      device_count,  describe_device, use_device,    allocate,
       release,       copy_in,       copy_out,      copy,            fill,          stream_create,
       stream_destroy, use_stream,   synchronize,   capture_begin,   capture_end,   graph_launch,
       graph_destroy, event_create,  event_destroy, event_record,    event_milliseconds,
       last_error,    merge_pack_create, merge_pack_run, merge_pack_destroy,
+      event_wait,    plan_create,   plan_run,      plan_run_device, plan_destroy,
   };
   return table;
 }

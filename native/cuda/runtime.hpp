@@ -1,5 +1,5 @@
-// What kernels' launch code asks of the runtime, free of CUDA's own types: runtime.cu answers with
-// the CUDA runtime, test/cuda/shim with host memory.
+// What kernels' launch code asks of the runtime, free of CUDA's own types: runtime.cu answers. For
+// the tests test/cuda/shim stands for the CUDA runtime below it.
 #pragma once
 #include "../core/cuda_module.hpp"
 
@@ -33,10 +33,22 @@ class Scratch {
   void* bytes(int64_t count);
 };
 
+// The code of the failure that is kept, which stays kept.
+int32_t pending_failure();
+
+// Where the route kernels of this thread read what is added to the number of their tile; null: 0.
+void use_noise_cell(const int64_t* cell);
+const int64_t* noise_cell();
+
+const Backend* module_backend();
 const CudaServices& services();
 int32_t merge_pack_create(const MergePackLayer* layers, int64_t count, void** plan);
 int32_t merge_pack_run(void* plan);
 int32_t merge_pack_destroy(void* plan);
+int32_t plan_create(const CudaPlanDescription* description, void** plan);
+int32_t plan_run(void* plan, const float* input, float* output, int64_t noise_tile);
+int32_t plan_run_device(void* plan, const float* input, float* output, int64_t noise_tile);
+int32_t plan_destroy(void* plan);
 
 }  // namespace cuda
 }  // namespace spr2q

@@ -1,4 +1,4 @@
-// The growing scratch of one stream, shared by the two runtimes: blocks that only ever grow, the
+// The growing scratch of one stream: blocks that only ever grow, the
 // last one in use. An earlier block stays until the stream goes, since a recorded graph may hold
 // its address; doubling bounds what that wastes to the size of the last.
 #pragma once

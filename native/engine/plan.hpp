@@ -2,9 +2,7 @@
 // without JavaScript. The list comes from a tracing graph (lib/infer/encode.ts), which also decides
 // which bytes each value occupies; checks run once, when the plan is made.
 //
-// Encoding of one call: op index, position of its row count and of its first row (-1: none), then
-// one entry per field of its struct: a number as itself, a view as (place, offset, size, row): place
-// -2 tile, -1 absent, 0 arena, 1 input, 2 output, 3+k constant k; offset in bytes; size in elements.
+// core/plan_code.hpp has the encoding of one call.
 //
 // A segment is -1, number of calls, rows, rows of a tile, bytes of a tile, number of exports, then
 // its exports and its calls. Its calls work on each row by itself, so a thread takes a tile of rows
@@ -19,13 +17,9 @@
 
 #include "../core/backend.hpp"
 #include "../core/constants.hpp"
+#include "../core/plan_code.hpp"
 
 namespace spr2q {
-
-struct Block {
-  uint8_t* data;
-  int64_t bytes;
-};
 
 // What a run asks and tells while it goes.
 class RunWatch {

@@ -3,6 +3,7 @@
 // the tensor, one pair per row, or one offset per column with a common range. The value path is
 // float32 to the letter of ops.hpp, so that every backend gives the same codes and values; bound
 // gradients are summed in double.
+#include "../core/bounds.hpp"
 #include "../core/grid.hpp"
 
 namespace spr2q {
@@ -78,6 +79,10 @@ void qdq_grad(const QdqGrad& a) {
     if (a.granularity != kColumn) a.gupper.data[pair] = static_cast<float>(upper_gradient);
   }
   if (a.granularity == kColumn) a.gupper.data[0] = static_cast<float>(range_gradient);
+}
+
+void separate_bounds(const SeparateBounds& a) {
+  for (int64_t i = 0; i < a.count; ++i) separate_pair(a, i);
 }
 
 }  // namespace ops

@@ -1,7 +1,7 @@
 // npm run test:cuda: builds the kernel sources of native/cuda for this processor (test/cuda/shim)
-// and runs the op tests over them, with the goldens where SPR2Q_TEST_DATA has them: once with the
-// operand widths of sm_89 (4-bit tensor cores), and the coded products once more with those of
-// sm_90 (8-bit). Counts go to test-cuda.json and test-cuda-90.json. Further arguments are vitest's.
+// and runs the op tests over them, with the goldens where SPR2Q_TEST_DATA has them, and training and
+// plans end to end: once with the operand widths of sm_89 (4-bit tensor cores), and coded products
+// and plans once more with those of sm_90 (8-bit). Counts go to test-cuda.json and test-cuda-90.json. Further arguments are vitest's.
 import { spawnSync } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -25,7 +25,11 @@ run("cmake", ["--build", build, "--parallel", "2"]);
 const given = process.argv.slice(2);
 const passes = [
   { architecture: "89", tests: ["test/ops", "test/cuda"], counts: "test-cuda.json" },
-  { architecture: "90", tests: ["test/ops/coded", "test/cuda"], counts: "test-cuda-90.json" },
+  {
+    architecture: "90",
+    tests: ["test/ops/coded", "test/cuda/bench", "test/cuda/chunks", "test/cuda/plan"],
+    counts: "test-cuda-90.json",
+  },
 ];
 for (const { architecture, tests, counts } of passes) {
   console.log(`== kernels as on sm_${architecture}`);

@@ -1,9 +1,10 @@
 /** `spr2q eval`: PSNR and SSIM of a model on a folder of HR images. */
+import { chosenDevice, type DeviceChoice } from "../../device.ts";
 import { Spr2qError } from "../../errors.ts";
 import { evaluateFolder } from "../../infer/evaluate.ts";
 import { openModel } from "../../infer/model.ts";
 import { defineCommand } from "../args.ts";
-import { parseTiling, routingOptions } from "../run_options.ts";
+import { deviceOption, parseTiling, routingOptions } from "../run_options.ts";
 
 export const command = defineCommand({
   name: "eval",
@@ -37,6 +38,7 @@ export const command = defineCommand({
       help: "factor, for bicubic; models know theirs",
     },
     ...routingOptions,
+    deviceOption,
     {
       name: "tile",
       type: "string",
@@ -57,10 +59,12 @@ export const command = defineCommand({
         `--scale ${options.scale}: ${options.model} is a x${scale} model.`,
       );
     }
+    const device = chosenDevice(options.device as DeviceChoice);
     const result = await evaluateFolder(model, scale, options.hr, options.lr, {
       tiling: parseTiling(options.tile),
       routing: options.routing as "sampled" | "argmax",
       seed: options.seed,
+      device,
       signal: ctx.signal,
       onProgress: (share) =>
         ctx.progress.update({ label: "evaluating", done: Math.round(share * 100), total: 100 }),
@@ -81,6 +85,6 @@ export const command = defineCommand({
     const routed = model?.net.architecture.routes
       ? { routing, seed }
       : { routing: null, seed: null };
-    ctx.result({ ...result, model: name, scale, ...routed, tile });
+    ctx.result({ ...result, model: name, scale, ...routed, tile, device });
   },
 });

@@ -1,5 +1,6 @@
 /** `spr2q quantize`: a full-precision model to 8, 4, 2 or 1 bit by SPR2Q or another method. */
-import { expected, Spr2qError } from "../../errors.ts";
+import type { DeviceChoice } from "../../device.ts";
+import { expected } from "../../errors.ts";
 import { openModel } from "../../infer/model.ts";
 import type { Scope } from "../../quant/policy.ts";
 import type { GateKind, RecipeName, Tuning } from "../../quant/recipes.ts";
@@ -7,6 +8,7 @@ import { METHODS } from "../../methods/registry.ts";
 import { quantizeModel, type QuantizeResult } from "../../methods/quantize.ts";
 import { defineCommand } from "../args.ts";
 import { writeQuantizeReport } from "../quantize_report.ts";
+import { deviceOption } from "../run_options.ts";
 import { packageVersion } from "../../binding.ts";
 
 /** The bits that the packed format knows. */
@@ -169,13 +171,7 @@ export const command = defineCommand({
       default: "auto",
       help: "weight bounds per output channel",
     },
-    {
-      name: "device",
-      type: "choice",
-      choices: ["auto", "cpu", "cuda"],
-      default: "auto",
-      help: "where to run",
-    },
+    deviceOption,
     {
       name: "condition",
       type: "boolean",
@@ -194,12 +190,6 @@ export const command = defineCommand({
     const { options } = ctx;
     if (!BITS.includes(options.bits)) {
       throw expected("ERR_ARGUMENT", "--bits", "8, 4, 2 or 1", `${options.bits}`);
-    }
-    if (options.device === "cuda") {
-      throw new Spr2qError(
-        "ERR_GPU_UNAVAILABLE",
-        "--device cuda: this version has no CUDA backend. Use --device cpu.",
-      );
     }
     const model = await openModel(options.model);
     const run = quantizeModel(model, {
@@ -225,6 +215,7 @@ export const command = defineCommand({
       gate: options.gate as GateKind | undefined,
       tuning: options.tune as Tuning | undefined,
       resume: options.resume,
+      device: options.device as DeviceChoice,
       signal: ctx.signal,
       version: packageVersion(),
     });

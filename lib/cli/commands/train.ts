@@ -1,17 +1,18 @@
 /** `spr2q train`: a full-precision network from scratch, against HR images. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { type DeviceChoice, memoryOn, chosenDevice } from "../../device.ts";
 import { expected, Spr2qError } from "../../errors.ts";
 import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
 import type { Architecture, NetworkConfig } from "../../models/network.ts";
 import { ARCHITECTURES, architectureNamed, configProblem } from "../../models/registry.ts";
 import { saveFloat } from "../../models/save.ts";
-import { Memory } from "../../tensor.ts";
 import { readCheckpoint, writeCheckpoint } from "../../train/checkpoint.ts";
 import { JsonLines } from "../../train/events.ts";
 import { PatchSource } from "../../train/patches.ts";
 import { initialise, pretrain, pretrainOptimiser } from "../../train/pretrain.ts";
 import { defineCommand } from "../args.ts";
+import { deviceOption } from "../run_options.ts";
 
 /** Reads a network configuration: the light one, with the entries of the JSON file over it. */
 async function readConfig(
@@ -101,6 +102,7 @@ export const command = defineCommand({
       default: 0,
       help: "seed of everything random",
     },
+    deviceOption,
     { name: "resume", type: "boolean", help: "go on from OUT/checkpoint.safetensors" },
   ],
   async run(ctx) {
@@ -111,9 +113,12 @@ export const command = defineCommand({
     await ensureWritableDir(options.out);
     const source = await PatchSource.open(options.train, config.scale, options.patch);
     const { iterations, batch, patch, rate, seed } = options;
-    const net = initialise(architecture, config, seed);
-    const adam = pretrainOptimiser(net);
-    const identity = JSON.stringify({ config, iterations, batch, patch, rate, seed });
+    const device = chosenDevice(options.device as DeviceChoice);
+    const memory = memoryOn(device);
+    const net = initialise(architecture, config, seed).on(memory);
+    const adam = pretrainOptimiser(net, memory);
+    const run = { config, iterations, batch, patch, rate, seed };
+    const identity = JSON.stringify(device === "cuda" ? { ...run, device } : run);
     const path = join(options.out, "checkpoint.safetensors");
     const state = options.resume ? await readCheckpoint(path, identity) : null;
     if (state) adam.restore(state.tensors, state.iteration);
@@ -131,7 +136,7 @@ export const command = defineCommand({
     let loss = Number.NaN;
     try {
       const events = pretrain(
-        new Memory(),
+        memory,
         net,
         source,
         adam,

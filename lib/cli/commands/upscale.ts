@@ -1,6 +1,7 @@
 /** `spr2q upscale`: enlarges an image or a folder of images with any model file. */
 import { basename, dirname } from "node:path";
 import { native } from "../../binding.ts";
+import type { DeviceChoice } from "../../device.ts";
 import { checkUpscalable, type UpscaleOptions } from "../../infer/settings.ts";
 import { Upscaler } from "../../infer/upscaler.ts";
 import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
@@ -8,7 +9,7 @@ import { IMAGE_KINDS } from "../../io/image_kind.ts";
 import type { RasterImage } from "../../io/png.ts";
 import { checkHolds, encodeWithSharp } from "../../io/sharp.ts";
 import { defineCommand } from "../args.ts";
-import { parseTile, routingOptions } from "../run_options.ts";
+import { deviceOption, parseTile, routingOptions } from "../run_options.ts";
 import { type Job, planJobs } from "../upscale_jobs.ts";
 
 /**
@@ -83,6 +84,7 @@ export const command = defineCommand({
       help: "of a JPEG, WebP or AVIF result",
     },
     ...routingOptions,
+    deviceOption,
   ],
   async run(ctx) {
     const { options, signal } = ctx;
@@ -90,7 +92,8 @@ export const command = defineCommand({
     const { routing, seed } = options as { routing: "sampled" | "argmax"; seed: number };
     const jobs = await planJobs(ctx.positionals[0], options.output, options.format);
     const maxMemory = options["max-memory"];
-    using upscaler = await Upscaler.load(options.model, { tile, routing, seed, maxMemory });
+    const device = options.device as DeviceChoice;
+    using upscaler = await Upscaler.load(options.model, { tile, routing, seed, maxMemory, device });
     const { scale, bits } = upscaler;
     // Every image is read once before the first is run: a bad one must not end hours of work.
     let only: RasterImage | null = null;
@@ -134,7 +137,8 @@ export const command = defineCommand({
       maxMemory: maxMemory ?? null,
       peakBytes: native().peakBytes(false),
       ...routed,
-      backend: native().backendName(),
+      device: upscaler.device,
+      backend: upscaler.device === "cuda" ? "cuda" : native().backendName(),
       seconds: (performance.now() - began) / 1000,
     });
   },

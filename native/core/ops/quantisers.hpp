@@ -77,6 +77,21 @@ struct Dobi {
   }
 };
 
+// In place, after a step of the bounds: upper - lower of every pair is at least
+// 1e-6 max(1, |lower|, |upper|); a kColumn range is at least 1e-6. joint != 0: lower(2) holds lower
+// and upper of one pair, `upper` is absent. Arithmetic in double.
+struct SeparateBounds {
+  F32 lower, upper;
+  int64_t count, granularity, joint;
+  SPR2Q_FIELDS(lower, upper, count, granularity, joint)
+  const char* check() const {
+    SPR2Q_NEED(count > 0 && granularity >= kTensor && granularity <= kColumn);
+    SPR2Q_NEED(joint ? count == 1 && lower.size >= 2 : upper.size >= count);
+    SPR2Q_NEED(joint || granularity == kColumn || lower.size >= count);
+    return nullptr;
+  }
+};
+
 // merged(out,in) = weight + sum_i gates[i] b[i](out,rank) a[i](rank,in), i < experts (Eq. 9).
 struct MergeRectifiers {
   F32 weight, a, b, gates, merged;

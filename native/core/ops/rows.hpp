@@ -199,4 +199,27 @@ struct PixelShuffleGrad {
   }
 };
 
+// y(rows,columns) = softmax of each row of x, in double: for the few logits of a gate.
+struct Softmax {
+  F32 x, y;
+  int64_t rows, columns;
+  SPR2Q_FIELDS(x, y, rows, columns)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && columns > 0);
+    SPR2Q_NEED(x.size >= rows * columns && y.size >= rows * columns);
+    return nullptr;
+  }
+};
+// gx = y (gy - sum y gy), given the result y.
+struct SoftmaxGrad {
+  F32 y, gy, gx;
+  int64_t rows, columns;
+  SPR2Q_FIELDS(y, gy, gx, rows, columns)
+  const char* check() const {
+    SPR2Q_NEED(rows >= 0 && columns > 0 && y.size >= rows * columns);
+    SPR2Q_NEED(gy.size >= rows * columns && gx.size >= rows * columns);
+    return nullptr;
+  }
+};
+
 }  // namespace spr2q

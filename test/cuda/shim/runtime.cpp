@@ -1,154 +1,365 @@
-// The device services over host memory: "device" pointers are host pointers, streams and events
-// are numbers, every launch has ended when it returns. A graph replays nothing here: recording
-// runs the ops and launching one is refused, so that no test believes that it tested graphs.
-#include "runtime.hpp"
+// The CUDA runtime over host memory: see cuda_runtime.h. What is queued runs at once, or with
+// SPR2Q_SHIM_DEFER=1 only when the host waits for it, as late as a GPU could: host code that reads
+// too early, or frees too early, is then seen. The machine it plays is set by the environment:
+//   SPR2Q_SHIM_ARCH=52        compute capability 5.2; 89 unless set
+//   SPR2Q_SHIM_MEMORY=BYTES   memory of the device; what the process can have unless set
+//   SPR2Q_SHIM_DRIVER=11000   version of the driver, 0: there is none; 13000 unless set
+//   SPR2Q_SHIM_FAULT=cudaMalloc@5=cudaErrorMemoryAllocation,launch@99+=cudaErrorIllegalAddress
+//                             the 5th call fails; from the 99th on all do. "launch" is a kernel.
+// An error that leaves a GPU's context unusable stays: every later call gives it again.
+#include "cuda_runtime.h"
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
 
-#include "scratch.hpp"
+#include "runtime.hpp"
 
-namespace spr2q {
-namespace cuda {
+namespace shim {
+
+using Work = std::function<void()>;
+
+struct Stream {
+  std::vector<Work> queued, recorded;
+  bool capturing = false;
+};
+struct Event {
+  double milliseconds = 0;
+};
+struct Graph {
+  std::vector<Work> work;
+};
+
 namespace {
 
-thread_local int32_t failure = kCudaOk;
-thread_local char failure_text[256] = "", reported_text[256] = "";
-thread_local ScratchPool pool;
-const char* const kNoGraphs = "the host shim records no graphs";
+std::recursive_mutex everything;
+Stream default_stream;
+std::set<Stream*> streams = {&default_stream};
+std::map<void*, size_t> blocks;
+size_t held = 0;
+cudaError_t lost = cudaSuccess;           // what makes the device unusable
+thread_local cudaError_t last = cudaSuccess;
 
-int32_t refuse(int32_t code, const char* text) {
-  fail(code, text);
-  return code;
+const char* setting(const char* name) {
+  const char* text = std::getenv(name);
+  return text && *text ? text : nullptr;
 }
-
-int32_t versions(int32_t* driver, int32_t* runtime) {
-  *driver = *runtime = 0;
-  return kCudaOk;
-}
-int32_t device_count(int32_t* count) {
-  *count = 1;
-  return kCudaOk;
-}
-int32_t describe_device(int32_t device, CudaDevice* description) {
-  if (device != 0) return refuse(kCudaBadArgument, "the host shim has one device");
-  std::memset(description, 0, sizeof *description);
-  std::snprintf(description->name, sizeof description->name, "host shim");
-  description->architecture = architecture();
-  description->multiprocessors = 1;
-  return kCudaOk;
-}
-int32_t use_device(int32_t device) {
-  return device == 0 ? kCudaOk : refuse(kCudaBadArgument, "the host shim has one device");
-}
-int32_t allocate(void** data, int64_t bytes) {
-  *data = bytes >= 0 && bytes < (int64_t{1} << 40)
-              ? std::aligned_alloc(256, static_cast<size_t>(bytes + 511) / 256 * 256)
-              : nullptr;
-  return *data ? kCudaOk : refuse(kCudaOutOfMemory, "allocate: out of memory");
-}
-int32_t release(void* data) {
-  std::free(data);
-  return kCudaOk;
-}
-int32_t copy_in(void* to, const void* from, int64_t bytes) {
-  std::memcpy(to, from, static_cast<size_t>(bytes));
-  return kCudaOk;
-}
-int32_t copy_out(void* to, const void* from, int64_t bytes) { return copy_in(to, from, bytes); }
-int32_t fill(void* data, int32_t byte, int64_t bytes) {
-  std::memset(data, byte, static_cast<size_t>(bytes));
-  return kCudaOk;
-}
-int32_t stream_create(void** stream) {
-  *stream = std::malloc(1);
-  return kCudaOk;
-}
-int32_t stream_destroy(void* stream) { return release(stream); }
-int32_t use_stream(void*) { return kCudaOk; }
-int32_t synchronize() { return kCudaOk; }
-int32_t capture_begin() { return refuse(kCudaBadArgument, kNoGraphs); }
-int32_t capture_end(void** graph) {
-  *graph = nullptr;
-  return refuse(kCudaBadArgument, kNoGraphs);
-}
-int32_t graph_launch(void*) { return refuse(kCudaBadArgument, kNoGraphs); }
-int32_t graph_destroy(void*) { return refuse(kCudaBadArgument, kNoGraphs); }
-
-int32_t event_create(void** event) {
-  *event = std::calloc(1, sizeof(double));
-  return kCudaOk;
-}
-int32_t event_destroy(void* event) { return release(event); }
-int32_t event_record(void* event) {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  *static_cast<double*>(event) = std::chrono::duration<double, std::milli>(now).count();
-  return kCudaOk;
-}
-int32_t event_milliseconds(void* from, void* to, double* milliseconds) {
-  *milliseconds = *static_cast<double*>(to) - *static_cast<double*>(from);
-  return kCudaOk;
+long long number(const char* name, long long otherwise) {
+  const char* text = setting(name);
+  return text ? std::atoll(text) : otherwise;
 }
 
-int32_t last_error(const char** text) {
-  const int32_t code = failure;
-  std::memcpy(reported_text, failure_text, sizeof failure_text);
-  *text = reported_text;
-  failure = kCudaOk;
-  failure_text[0] = 0;
-  return code;
+struct Name {
+  cudaError_t error;
+  const char* name;
+  bool stays;
+};
+const Name kNames[] = {
+    {cudaSuccess, "cudaSuccess", false},
+    {cudaErrorInvalidValue, "cudaErrorInvalidValue", false},
+    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", false},
+    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver", false},
+    {cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable", false},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", false},
+    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", false},
+    {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice", false},
+    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", false},
+    {cudaErrorECCUncorrectable, "cudaErrorECCUncorrectable", true},
+    {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", true},
+    {cudaErrorLaunchTimeout, "cudaErrorLaunchTimeout", true},
+    {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", true},
+    {cudaErrorUnknown, "cudaErrorUnknown", true},
+};
+
+struct Fault {
+  long long at;
+  bool onwards;
+  cudaError_t error;
+};
+
+std::map<std::string, Fault> read_faults() {
+  std::map<std::string, Fault> faults;
+  const char* text = setting("SPR2Q_SHIM_FAULT");
+  std::string rest = text ? text : "";
+  while (!rest.empty()) {
+    const std::string one = rest.substr(0, rest.find(','));
+    rest = one.size() < rest.size() ? rest.substr(one.size() + 1) : "";
+    const size_t at = one.find('@'), equals = one.find('=');
+    const Name* found = nullptr;
+    for (const Name& name : kNames) {
+      if (equals != std::string::npos && one.substr(equals + 1) == name.name) found = &name;
+    }
+    if (at == std::string::npos || !found) {
+      std::fprintf(stderr, "SPR2Q_SHIM_FAULT: \"%s\" is no CALL@N=cudaError...\n", one.c_str());
+      std::abort();
+    }
+    const bool onwards = one[equals - 1] == '+';
+    faults[one.substr(0, at)] = {std::atoll(one.c_str() + at + 1), onwards, found->error};
+  }
+  return faults;
+}
+
+// The result of a call by that name: what makes the device unusable, a fault asked for, or success.
+cudaError_t outcome(const char* call) {
+  static const std::map<std::string, Fault> faults = read_faults();
+  static std::map<std::string, long long> calls;
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  if (lost != cudaSuccess) return last = lost;
+  const auto fault = faults.find(call);
+  if (fault == faults.end()) return cudaSuccess;
+  const long long count = ++calls[call];
+  const bool strikes = fault->second.onwards ? count >= fault->second.at : count == fault->second.at;
+  if (!strikes) return cudaSuccess;
+  for (const Name& name : kNames) {
+    if (name.error == fault->second.error && name.stays) lost = name.error;
+  }
+  return last = fault->second.error;
+}
+
+// Queues (or runs, or records) work on a stream.
+void queue(Stream* stream, Work work) {
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  static const bool deferred = number("SPR2Q_SHIM_DEFER", 0) != 0;
+  Stream& at = stream ? *stream : default_stream;
+  if (at.capturing) at.recorded.push_back(std::move(work));
+  else if (deferred) at.queued.push_back(std::move(work));
+  else work();
+}
+
+void finish(Stream* stream) {
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  Stream& at = stream ? *stream : default_stream;
+  std::vector<Work> work;
+  work.swap(at.queued);
+  for (Work& one : work) one();
+}
+void finish_all() {
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  for (Stream* stream : streams) finish(stream);
+}
+
+bool driver_works() { return number("SPR2Q_SHIM_DRIVER", 13000) >= 12000; }
+
+size_t memory_of_device() {
+  return static_cast<size_t>(number("SPR2Q_SHIM_MEMORY", 1ll << 40));
 }
 
 }  // namespace
 
-void fail(int32_t code, const char* text) {
-  if (failure != kCudaOk) return;
-  failure = code;
-  std::snprintf(failure_text, sizeof failure_text, "%s", text);
-}
-bool failed() { return failure != kCudaOk; }
-
-// SPR2Q_SHIM_ARCH: which of the operand widths the launch code chooses; 89 unless set.
-int32_t architecture() {
-  static const int32_t chosen = [] {
-    const char* text = std::getenv("SPR2Q_SHIM_ARCH");
-    return text ? std::atoi(text) : 89;
-  }();
-  return chosen;
-}
-
-Scratch::Scratch() { pool.enter(); }
-Scratch::~Scratch() { pool.leave(); }
-
-// Filled with NaNs: a kernel that reads what nobody wrote is seen. Under AddressSanitizer every
-// piece is a block of its own size, left to the process, so that a step past its end is seen too.
-void* Scratch::bytes(int64_t count) {
-  if (failed()) return nullptr;
-#if defined(__SANITIZE_ADDRESS__)
-  void* data = std::malloc(static_cast<size_t>(count));
-#else
-  void* data = pool.take(count, [](int64_t size) {
-    void* block = nullptr;
-    allocate(&block, size);
-    return block;
+void launch(Stream* stream, dim3 grid, dim3 block, int64_t shared, Work kernel) {
+  if (outcome("launch") != cudaSuccess) return;
+  queue(stream, [=] {
+    const char* problem = run(grid, block, shared, kernel);
+    if (problem) spr2q::cuda::fail(spr2q::kCudaLaunchFailed, problem);
   });
-#endif
-  if (data) std::memset(data, 0xff, static_cast<size_t>(count));
-  return data;
 }
 
-const CudaServices& services() {
-  static const CudaServices table = {
-      kHostMemory,    versions,     device_count,  describe_device, use_device,    allocate,
-      release,        copy_in,      copy_out,      copy_in,         fill,          stream_create,
-      stream_destroy, use_stream,   synchronize,   capture_begin,   capture_end,   graph_launch,
-      graph_destroy,  event_create, event_destroy, event_record,    event_milliseconds,
-      last_error,     merge_pack_create, merge_pack_run, merge_pack_destroy,
-  };
-  return table;
+}  // namespace shim
+
+using namespace shim;
+
+const char* cudaGetErrorName(cudaError_t error) {
+  for (const Name& name : kNames) {
+    if (name.error == error) return name.name;
+  }
+  return "cudaErrorUnknown";
+}
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorMemoryAllocation ? "out of memory" : "as the shim was told";
+}
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = lost != cudaSuccess ? lost : last;
+  last = cudaSuccess;
+  return error;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = static_cast<int>(number("SPR2Q_SHIM_DRIVER", 13000));
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return driver_works() ? outcome("cudaGetDeviceCount") : cudaErrorInsufficientDriver;
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return outcome("cudaGetDevice");
+}
+cudaError_t cudaSetDevice(int device) {
+  return device == 0 ? outcome("cudaSetDevice") : cudaErrorInvalidDevice;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device != 0) return cudaErrorInvalidDevice;
+  const int architecture = static_cast<int>(number("SPR2Q_SHIM_ARCH", 89));
+  std::memset(properties, 0, sizeof *properties);
+  std::snprintf(properties->name, sizeof properties->name, "host shim");
+  properties->major = architecture / 10;
+  properties->minor = architecture % 10;
+  properties->multiProcessorCount = 1;
+  properties->totalGlobalMem = memory_of_device();
+  return outcome("cudaGetDeviceProperties");
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const int architecture = static_cast<int>(number("SPR2Q_SHIM_ARCH", 89));
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? architecture / 10 : architecture % 10;
+  return outcome("cudaDeviceGetAttribute");
+}
+cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
+  *total = memory_of_device();
+  *available = *total - held;
+  return outcome("cudaMemGetInfo");
 }
 
-}  // namespace cuda
-}  // namespace spr2q
+// Filled with NaNs: a kernel that reads what nobody wrote is seen.
+cudaError_t cudaMalloc(void** data, size_t bytes) {
+  *data = nullptr;
+  const cudaError_t error = outcome("cudaMalloc");
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  if (bytes > memory_of_device() - held) return last = cudaErrorMemoryAllocation;
+  *data = std::aligned_alloc(256, (bytes + 511) / 256 * 256);
+  if (!*data) return last = cudaErrorMemoryAllocation;
+  std::memset(*data, 0xff, bytes);
+  blocks[*data] = bytes;
+  held += bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* data) {
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  finish_all();
+  const auto block = blocks.find(data);
+  if (data && block == blocks.end()) return last = cudaErrorInvalidValue;
+  if (data) {
+    held -= block->second;
+    blocks.erase(block);
+    std::free(data);
+  }
+  return outcome("cudaFree");
+}
+
+// Copies to and from pageable host memory: the first have read, the second have written when they
+// return, as those of CUDA do.
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  const cudaError_t error = outcome("cudaMemcpyAsync");
+  if (error != cudaSuccess) return error;
+  if (kind != cudaMemcpyHostToDevice) {
+    queue(stream, [=] { std::memcpy(to, from, bytes); });
+    if (kind == cudaMemcpyDeviceToHost) finish(stream);
+    return cudaSuccess;
+  }
+  const std::vector<char> staged(static_cast<const char*>(from),
+                                 static_cast<const char*>(from) + bytes);
+  queue(stream, [=] { std::memcpy(to, staged.data(), bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* data, int byte, size_t bytes, cudaStream_t stream) {
+  const cudaError_t error = outcome("cudaMemsetAsync");
+  if (error == cudaSuccess) queue(stream, [=] { std::memset(data, byte, bytes); });
+  return error;
+}
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
+  return outcome("cudaFuncSetAttribute");
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  const cudaError_t error = outcome("cudaStreamCreateWithFlags");
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  *stream = new Stream;
+  streams.insert(*stream);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream && stream->capturing) return last = cudaErrorInvalidValue;  // may not wait then
+  finish(stream);
+  return outcome("cudaStreamSynchronize");
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  finish(stream);
+  streams.erase(stream);
+  delete stream;
+  return outcome("cudaStreamDestroy");
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const cudaError_t error = outcome("cudaStreamBeginCapture");
+  if (error != cudaSuccess) return error;
+  if (!stream || stream->capturing) return last = cudaErrorInvalidValue;  // not the default stream
+  stream->capturing = true;
+  stream->recorded.clear();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = nullptr;
+  if (!stream || !stream->capturing) return last = cudaErrorInvalidValue;
+  stream->capturing = false;
+  const cudaError_t error = outcome("cudaStreamEndCapture");
+  if (error == cudaSuccess) *graph = new Graph{std::move(stream->recorded)};
+  return error;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  const bool capturing = stream && stream->capturing;
+  *status = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return outcome("cudaStreamIsCapturing");
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
+  *ready = nullptr;
+  const cudaError_t error = outcome("cudaGraphInstantiate");
+  if (error == cudaSuccess) *ready = new Graph(*graph);
+  return error;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  const cudaError_t error = outcome("cudaGraphLaunch");
+  if (error != cudaSuccess) return error;
+  for (const Work& work : graph->work) queue(stream, work);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  finish_all();
+  delete graph;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new Event;
+  return outcome("cudaEventCreate");
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  finish_all();
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  queue(stream, [=] {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    event->milliseconds = std::chrono::duration<double, std::milli>(now).count();
+  });
+  return outcome("cudaEventRecord");
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+  finish_all();  // as good as waiting
+  return outcome("cudaStreamWaitEvent");
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  finish_all();
+  return outcome("cudaEventSynchronize");
+}
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  *milliseconds = static_cast<float>(to->milliseconds - from->milliseconds);
+  return cudaSuccess;
+}

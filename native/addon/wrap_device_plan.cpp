@@ -1,0 +1,147 @@
+// Frozen networks on the GPU: createDevicePlan(...) -> handle, runDevicePlan(handle, ...) -> Promise,
+// runDevicePlanOn(handle, ...) between tensors that lie there. The CUDA library does the work
+// (cuda/plan.cu); a run holds references to what it reads and writes.
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../core/cuda_library.hpp"
+#include "../core/device_heap.hpp"
+#include "env.hpp"
+#include "wrap_device.hpp"
+
+namespace spr2q {
+namespace {
+
+// Held by its handle until that is released, and by the jobs that run it.
+struct DevicePlan {
+  const CudaServices* services = nullptr;
+  void* plan = nullptr;
+  int64_t input_floats = 0, output_floats = 0;
+  ~DevicePlan() {
+    if (!plan) return;
+    const char* text = "";
+    services->plan_destroy(plan);
+    services->last_error(&text);  // nobody is left to hear of it
+  }
+};
+
+using Handle = std::shared_ptr<const DevicePlan>;
+
+// "ERR_CUDA_...: text" of this thread's failure.
+std::string failure_of(const CudaServices& services) {
+  const char* text = "";
+  const int32_t code = services.last_error(&text);
+  return std::string(cuda_error_name(code)) + ": " + text;
+}
+
+Napi::Value create_device_plan(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() < 5 || !info[0].IsTypedArray() || !info[1].IsArray()) {
+    throw Napi::TypeError::New(
+        env, "createDevicePlan: takes (code, constants, arenaBytes, inputs, outputs)");
+  }
+  const CudaModule* module = usable_cuda_module();
+  if (!module) {
+    throw Napi::Error::New(env, "createDevicePlan: ERR_CUDA_NO_LIBRARY: no usable CUDA library was opened");
+  }
+  const Napi::Float64Array code = info[0].As<Napi::Float64Array>();
+  const Napi::Array list = info[1].As<Napi::Array>();
+  std::vector<CudaHostBlock> constants;
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    const HostBytes bytes = host_bytes(env, list.Get(i), "createDevicePlan");
+    constants.push_back({bytes.data, bytes.bytes});
+  }
+  auto plan = std::make_shared<DevicePlan>();
+  plan->services = module->services;
+  plan->input_floats = info[3].ToNumber().Int64Value();
+  plan->output_floats = info[4].ToNumber().Int64Value();
+  const CudaPlanDescription description = {
+      code.Data(), static_cast<int64_t>(code.ElementLength()), constants.data(),
+      static_cast<int64_t>(constants.size()), info[2].ToNumber().Int64Value(),
+      plan->input_floats, plan->output_floats};
+  if (plan->services->plan_create(&description, &plan->plan) != kCudaOk) {
+    throw Napi::Error::New(env, "createDevicePlan: " + failure_of(*plan->services));
+  }
+  return Napi::External<Handle>::New(env, new Handle(plan),
+                                     [](Napi::Env, Handle* dropped) { delete dropped; });
+}
+
+Handle& handle_of(const Napi::CallbackInfo& info, const char* function) {
+  if (info.Length() < 1 || !info[0].IsExternal()) {
+    throw Napi::TypeError::New(info.Env(), std::string(function) + ": takes a device plan");
+  }
+  return *info[0].As<Napi::External<Handle>>().Data();
+}
+
+std::shared_ptr<const DevicePlan> plan_of(const Napi::CallbackInfo& info, const char* function) {
+  const Handle& plan = handle_of(info, function);
+  if (!plan) throw Napi::Error::New(info.Env(), std::string(function) + ": the plan was released");
+  return plan;
+}
+
+Napi::Value release_device_plan(const Napi::CallbackInfo& info) {
+  handle_of(info, "releaseDevicePlan").reset();
+  return info.Env().Undefined();
+}
+
+Napi::Value run_device_plan(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::shared_ptr<const DevicePlan> plan = plan_of(info, "runDevicePlan");
+  if (info.Length() < 5 || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
+    throw Napi::TypeError::New(env, "runDevicePlan: takes (plan, input, output, cancel, noiseTile)");
+  }
+  const Napi::Float32Array input = info[1].As<Napi::Float32Array>();
+  const Napi::Float32Array output = info[2].As<Napi::Float32Array>();
+  if (static_cast<int64_t>(input.ElementLength()) < plan->input_floats ||
+      static_cast<int64_t>(output.ElementLength()) < plan->output_floats) {
+    throw Napi::RangeError::New(env, "runDevicePlan: input or output is smaller than the plan's");
+  }
+  const int32_t* cancel = info[3].IsTypedArray() ? info[3].As<Napi::Int32Array>().Data() : nullptr;
+  Napi::Array kept = Napi::Array::New(env);
+  for (uint32_t i = 0; i < 4; ++i) kept.Set(i, info[i]);
+  const int64_t noise_tile = info[4].ToNumber().Int64Value();
+  const float* from = input.Data();
+  float* to = const_cast<float*>(output.Data());
+  // One launch: once begun, it cannot be stopped.
+  auto work = [plan, from, to, noise_tile](RunWatch& watch) -> RunResult {
+    if (watch.stopped()) return {false, ""};
+    const int32_t code = plan->services->plan_run(plan->plan, from, to, noise_tile);
+    return {true, code == kCudaOk ? "" : "runDevicePlan: " + failure_of(*plan->services)};
+  };
+  auto job = std::make_unique<Job>(env, work, kept, cancel, env.Null(), 0);
+  const Napi::Promise promise = job->promise();
+  Env::of(env).submit(std::move(job));
+  return promise;
+}
+
+Napi::Value run_device_plan_on(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const std::shared_ptr<const DevicePlan> plan = plan_of(info, "runDevicePlanOn");
+  const auto place = [&](size_t i, int64_t floats) {
+    void* data = reinterpret_cast<void*>(static_cast<uintptr_t>(info[i].ToNumber().DoubleValue()));
+    if (!device_heap() || !device_heap()->holds(data, floats * static_cast<int64_t>(sizeof(float)))) {
+      throw Napi::RangeError::New(
+          env, "runDevicePlanOn: input or output is no tensor on the GPU of the plan's size");
+    }
+    return static_cast<float*>(data);
+  };
+  const float* input = place(1, plan->input_floats);
+  float* output = place(2, plan->output_floats);
+  const int64_t noise_tile = info[3].ToNumber().Int64Value();
+  if (plan->services->plan_run_device(plan->plan, input, output, noise_tile) != kCudaOk) {
+    throw Napi::Error::New(env, "runDevicePlanOn: " + failure_of(*plan->services));
+  }
+  return env.Undefined();
+}
+
+}  // namespace
+
+void export_device_plan(Napi::Env env, Napi::Object exports) {
+  exports.Set("createDevicePlan", Napi::Function::New(env, create_device_plan, "createDevicePlan"));
+  exports.Set("releaseDevicePlan", Napi::Function::New(env, release_device_plan, "releaseDevicePlan"));
+  exports.Set("runDevicePlan", Napi::Function::New(env, run_device_plan, "runDevicePlan"));
+  exports.Set("runDevicePlanOn", Napi::Function::New(env, run_device_plan_on, "runDevicePlanOn"));
+}
+
+}  // namespace spr2q
