@@ -24,19 +24,14 @@ export function sitesOn(
     ]);
     return Object.fromEntries(entries) as T;
   };
-  const bounds = new Map([...sites.bounds].map(([site, ends]) => [site, each(ends)]));
-  const frozen = [...sites.frozen].map(([key, { codes, shape, storageBits }]): [string, Codes] => [
-    key,
-    new Codes(memory.put(codes), shape, bounds.get(`${key}.w`)!, storageBits),
-  ]);
-  const groups = new Map([...sites.rectifiers].map(([key, group]) => [key, each(group)]));
-  const placed = new QuantisedSites(
-    sites.policy,
-    net.architecture,
-    bounds,
-    groups,
-    new Map(frozen),
-  );
+  const placed = new QuantisedSites(sites.policy, net.architecture);
+  for (const [site, ends] of sites.bounds) placed.bounds.set(site, each(ends));
+  for (const [key, { codes, shape, storageBits }] of sites.frozen) {
+    const bounds = placed.bounds.get(`${key}.w`)!;
+    placed.frozen.set(key, new Codes(memory.put(codes), shape, bounds, storageBits));
+  }
+  for (const [key, group] of sites.rectifiers) placed.rectifiers.set(key, each(group));
+  for (const [key, rotation] of sites.rotations) placed.rotations.set(key, move(rotation));
   for (const [key, gate] of sites.gates) placed.gates.set(key, each(gate));
   for (const [key, increment] of sites.increments) placed.increments.set(key, each(increment));
   return placed;
