@@ -16,7 +16,7 @@ function filesBelow(folder: string, ending: RegExp): string[] {
 const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/errors\.ts$/],
   [/^lib\/binding\.ts$/, /^binding\.d\.ts$/, /^lib\/random\.ts$/],
-  [/^lib\/tensor\.ts$/],
+  [/^lib\/tensor\.ts$/, /^lib\/traced\.ts$/],
   [/^lib\/autograd\.ts$/],
   [/^lib\/ops\.ts$/],
   [/^lib\/nn\//],

@@ -5,6 +5,7 @@
 import { Graph, type Operand, type TracedCall } from "../autograd.ts";
 import { type F32, type I32, native, type U8 } from "../binding.ts";
 import { bytes, type NativeArray } from "../tensor.ts";
+import { realArray } from "../traced.ts";
 import { roundUp } from "./arena.ts";
 import { rowWise } from "./segments.ts";
 
@@ -20,9 +21,7 @@ export function foldConstants(calls: readonly TracedCall[], input: F32): TracedC
   const real = new Map<ArrayBufferLike, ArrayBuffer>();
   const known = (operand: Operand): Operand => {
     const buffer = isArray(operand) ? real.get(operand.buffer) : undefined;
-    if (!buffer || !isArray(operand)) return operand;
-    const View = operand.constructor as Float32ArrayConstructor;
-    return new View(buffer, operand.byteOffset, operand.length);
+    return buffer && isArray(operand) ? realArray(operand, buffer) : operand;
   };
   return calls.flatMap((call): TracedCall[] => {
     const traced = call.operands.filter(isArray).filter((o) => Graph.isTraced(o.buffer));
