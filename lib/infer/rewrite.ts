@@ -75,13 +75,12 @@ export function gateInConvolution(calls: readonly TracedCall[]): TracedCall[] {
     const buffers = new Set(call.operands.filter(isArray).map((operand) => operand.buffer));
     for (const buffer of buffers) readers.set(buffer, (readers.get(buffer) ?? 0) + 1);
   }
+  const products = calls.filter(({ op }) => op === "sigmoidGate");
   const gone = new Set<TracedCall>();
   const result = calls.map((call): TracedCall => {
     if (call.op !== "depthwiseConv") return call;
     const [x, , , gate] = call.operands;
-    const product = calls.find(
-      ({ op, operands: o }) => op === "sigmoidGate" && same(o[0], x) && same(o[1], gate),
-    );
+    const product = products.find(({ operands: o }) => same(o[0], x) && same(o[1], gate));
     if (!product || readers.get((gate as F32).buffer) !== 2) return call;
     gone.add(product);
     return { op: "gatedDepthwiseConv", operands: call.operands.with(3, product.operands[2]) };
@@ -161,8 +160,9 @@ function unscattered(calls: readonly TracedCall[], end: number): TracedCall[] | 
   const y = calls[scan].operands[8] as F32;
   const sorted = new Set<ArrayBufferLike>([y.buffer]);
   const isSorted = (operand: Operand): boolean => isArray(operand) && sorted.has(operand.buffer);
-  for (const [i, call] of calls.entries()) {
-    if (i <= scan || i === end || !call.operands.some(isSorted)) continue;
+  for (let i = scan + 1; i < calls.length; i++) {
+    const call = calls[i];
+    if (i === end || !call.operands.some(isSorted)) continue;
     const kind = rowWise(call);
     if (i > end || !kind || kind.writesAll !== undefined) return null;
     const inputs = kind.tiled.filter((k) => !kind.outputs.includes(k));
@@ -182,7 +182,8 @@ function unscattered(calls: readonly TracedCall[], end: number): TracedCall[] | 
     if (call === sort) return [{ op, operands: operands.with(2, inverse) }];
     if (i === scan) return [call, { op: "gatherRows", operands: gather }];
     if (i === end) return [];
-    return i > scan ? [{ op, operands: operands.map(renamed) }] : [call];
+    const changes = i > scan && operands.some((o) => renamed(o) !== o);
+    return [changes ? { op, operands: operands.map(renamed) } : call];
   });
 }
 
