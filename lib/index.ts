@@ -17,7 +17,9 @@ export { type Model, openModel } from "./infer/model.ts";
 export type { Tiling } from "./infer/tiles.ts";
 
 /* Quantising */
-export { type QuantizeOptions, type QuantizeResult, quantizeModel } from "./train/run.ts";
+export { type QuantizeOptions, type QuantizeResult, quantizeModel } from "./methods/quantize.ts";
+export { METHODS, methodNamed } from "./methods/registry.ts";
+export type { Method } from "./train/method.ts";
 export type { Leads, Scope } from "./quant/policy.ts";
 export { RECIPES, type Recipe, type RecipeName } from "./quant/recipes.ts";
 export type { TrainEvent } from "./train/events.ts";

@@ -22,6 +22,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/nn\//],
   [/^lib\/models\//, /^lib\/quant\//, /^lib\/io\//, /^lib\/metrics\//],
   [/^lib\/train\//, /^lib\/infer\//, /^lib\/report\//],
+  [/^lib\/methods\//],
   [/^lib\/bench\//],
   [/^lib\/cli\//, /^lib\/index\.ts$/],
 ];

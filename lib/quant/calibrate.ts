@@ -1,24 +1,19 @@
 /**
- * Initial bounds of every site: one full-precision pass over a batch of patches, DOBI on what each
- * site sees (uncalibrated quantisers pass their input through, as the authors' code does).
+ * Initial bounds of every site: one full-precision pass over a batch of patches, and a range search
+ * (DOBI unless said) on what each site sees. Uncalibrated quantisers pass their input through, as the
+ * authors' code does.
  */
 import { Graph, Var } from "../autograd.ts";
-import { type F32, native } from "../binding.ts";
+import type { F32 } from "../binding.ts";
 import type { Network } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
 import type { Memory } from "../tensor.ts";
 import type { Bounds } from "./codes.ts";
+import { dobi, type RangeSearch } from "./ranges.ts";
 import { jointBounds, type QuantisedSites, type SiteKind } from "./sites.ts";
 
 /** Activations are thinned to about this many values before the search; extremes stay. */
 const SEARCH_VALUES = 400_000;
-
-/** DOBI (spr2q-method 4.5) of a whole tensor: [lower, upper]. */
-export function dobi(x: F32, bits: number): [number, number] {
-  const [lower, upper] = [new Float32Array(1), new Float32Array(1)];
-  native().dobi(x, lower, upper, 1, x.length, 0, bits, 0);
-  return [lower[0], upper[0]];
-}
 
 /** The least step of at least `least` that shares no factor with the sides that tensors have. */
 function coprimeStep(least: number): number {
@@ -47,16 +42,28 @@ function thin(x: F32, columns: number): F32 {
   return result;
 }
 
+/** Which search a site's range comes from. */
+export type SearchFor = (site: string, kind: SiteKind) => RangeSearch;
+
+/** Keeps a range wide enough to divide by, as training does (design: at least 1e-6 max(1, |bounds|)). */
+function widened([low, high]: readonly [number, number]): [number, number] {
+  const least = 1e-6 * Math.max(1, Math.abs(low), Math.abs(high));
+  return [low, high - low < least ? low + least * 1.0001 : high];
+}
+
 /** Bounds of one site from what it saw. */
-function boundsFor(x: Var, kind: SiteKind, bits: number): Bounds {
+function boundsFor(x: Var, kind: SiteKind, bits: number, search: RangeSearch): Bounds {
   const trainable = (values: ArrayLike<number>): Var =>
     new Var(Float32Array.from(values), [values.length], true);
   const { granularity } = kind;
   if (granularity === "row") {
     const rows = x.shape[0];
-    const [lower, upper] = [new Float32Array(rows), new Float32Array(rows)];
-    native().dobi(x.data, lower, upper, rows, x.size / rows, 1, bits, 0);
-    return { lower: trainable(lower), upper: trainable(upper), granularity, bits };
+    const columns = x.size / rows;
+    const ranges = Array.from({ length: rows }, (_, r) =>
+      widened(search(x.data.subarray(r * columns, (r + 1) * columns), bits)),
+    );
+    const [lower, upper] = [0, 1].map((end) => trainable(ranges.map((range) => range[end])));
+    return { lower, upper, granularity, bits };
   }
   const columns = granularity === "column" ? x.shape[x.shape.length - 1] : 1;
   const sample = thin(x.data, columns);
@@ -67,11 +74,11 @@ function boundsFor(x: Var, kind: SiteKind, bits: number): Bounds {
     const centred = Float32Array.from(sample);
     for (let c = 0; c < columns; c++) means[c] /= sample.length / columns;
     for (let i = 0; i < centred.length; i++) centred[i] -= means[i % columns];
-    const [low, high] = dobi(centred, bits);
+    const [low, high] = widened(search(centred, bits));
     const offsets = means.map((mean) => mean + low);
     return { lower: trainable(offsets), upper: trainable([high - low]), granularity, bits };
   }
-  const [low, high] = dobi(sample, bits);
+  const [low, high] = widened(search(sample, bits));
   if (kind.role === "probability" || kind.role === "state") return jointBounds(low, high, bits);
   return { lower: trainable([low]), upper: trainable([high]), granularity, bits };
 }
@@ -86,15 +93,58 @@ export function calibrate(
   sites: QuantisedSites,
   patches: Var,
   seed: number,
+  searchFor: SearchFor = () => dobi,
 ): void {
   const graph = new Graph("running", memory);
+  sites.samples = patches.shape[0];
   sites.observer = (site, x, kind) => {
-    if (!sites.bounds.has(site)) sites.bounds.set(site, boundsFor(x, kind, sites.policy.bits));
+    if (sites.bounds.has(site)) return;
+    const bounds = boundsFor(x, kind, sites.policy.bits, searchFor(site, kind));
+    sites.bounds.set(site, bounds);
   };
   try {
     net.forward(graph, patches, sites, new Router({ mode: "sampled", seed }));
   } finally {
     sites.observer = null;
     graph.dispose();
+  }
+}
+
+/**
+ * Bounds averaged over several batches, each calibrated by itself: the running mean of an observer
+ * that sees them one after another. Batch i routes with noise of `seed` + i.
+ */
+export function calibrateMean(
+  memory: Memory,
+  net: Network,
+  sites: QuantisedSites,
+  batches: readonly Var[],
+  seed: number,
+  searchFor: SearchFor,
+): void {
+  const known = new Set(sites.bounds.keys());
+  const totals = new Map<string, { lower: Float64Array; upper: Float64Array }>();
+  batches.forEach((patches, i) => {
+    for (const site of [...sites.bounds.keys()]) if (!known.has(site)) sites.bounds.delete(site);
+    calibrate(memory, net, sites, patches, seed + i, searchFor);
+    for (const [site, { lower, upper }] of sites.bounds) {
+      if (known.has(site)) continue;
+      const total = totals.get(site) ?? {
+        lower: new Float64Array(lower.size),
+        upper: new Float64Array(upper.size),
+      };
+      lower.data.forEach((value, k) => {
+        total.lower[k] += value / batches.length;
+      });
+      upper.data.forEach((value, k) => {
+        total.upper[k] += value / batches.length;
+      });
+      totals.set(site, total);
+    }
+  });
+  for (const [site, total] of totals) {
+    const { lower, upper } = sites.bounds.get(site)!;
+    lower.data.set(total.lower);
+    upper.data.set(total.upper);
   }
 }

@@ -42,7 +42,7 @@ export function siteOrder(net: Network, sites: QuantisedSites, prefix: string): 
     const columns = kind === "depthwise" ? shape[0] : size / rowsOf(shape);
     const { granularity } = sites.inputKind(key);
     put(sites.inputSite(key), granularity === "column" ? columns : 1, 1, granularity);
-    const weight = sites.weightKind().granularity;
+    const weight = sites.weightKind(key).granularity;
     const count = weight === "row" ? rowsOf(shape) : 1;
     put(`${key}.w`, count, count, weight);
   }

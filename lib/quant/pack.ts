@@ -74,6 +74,7 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
     bits: `${policy.bits}`,
     scope: policy.scope,
     leads: JSON.stringify(policy.leads),
+    ...(policy.granularity ? { granularity: JSON.stringify(policy.granularity) } : {}),
     ...metadata,
   });
 }
@@ -141,7 +142,10 @@ function readHeader(metadata: PackMetadata, name: string): Header {
   try {
     const config = JSON.parse(metadata.config) as NetworkConfig;
     const leads = JSON.parse(metadata.leads) as Policy["leads"];
-    const policy = policyFor(metadata.scope as Scope, Number(metadata.bits), leads);
+    const policy: Policy = {
+      ...policyFor(metadata.scope as Scope, Number(metadata.bits), leads),
+      ...(metadata.granularity ? { granularity: JSON.parse(metadata.granularity) } : {}),
+    };
     const problem = configProblem(architecture, config);
     if (problem) throw new Error(`expected ${problem}`);
     if (![1, 2, 4, 8].includes(policy.bits)) throw new Error("expected 8, 4, 2 or 1 bit");

@@ -27,7 +27,14 @@ export interface Policy {
   readonly bits: number;
   readonly scope: Scope;
   readonly leads: Leads;
+  /** Kinds of bounds that single modules have instead of what the leads say, by module name. */
+  readonly granularity?: GranularityByModule;
 }
+
+/** Module names (models/network.ts) to the kinds of bounds of their inputs and weights. */
+export type GranularityByModule = Readonly<
+  Record<string, { readonly input?: "tensor" | "column"; readonly weight?: "tensor" | "row" }>
+>;
 
 /** The policy of a scope, with leads by default on in `best` and off elsewhere. */
 export function policyFor(scope: Scope, bits: number, leads?: Partial<Leads>): Policy {
@@ -50,7 +57,13 @@ export function inScope(policy: Policy, { releasedOnly }: { releasedOnly: boolea
   return !releasedOnly || policy.scope === "released";
 }
 
-/** True where the input of `module`, a matrix product's, carries channel offsets. */
-export function offsetsAllowed(policy: Policy, module: CodedModule): boolean {
-  return policy.leads.channelOffsets && module.offsets;
+/** Bounds of a module's input: one range, or an offset per channel and a common range. */
+export function inputGranularity(policy: Policy, module: CodedModule): "tensor" | "column" {
+  const own = policy.granularity?.[module.name]?.input;
+  return own ?? (policy.leads.channelOffsets && module.offsets ? "column" : "tensor");
+}
+
+/** Bounds of a module's weight: one range, or one per output channel. */
+export function weightGranularity(policy: Policy, module: CodedModule): "tensor" | "row" {
+  return policy.granularity?.[module.name]?.weight ?? (policy.leads.rowBounds ? "row" : "tensor");
 }

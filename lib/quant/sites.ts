@@ -23,7 +23,13 @@ import {
   quantize,
 } from "./codes.ts";
 import { type DynamicGate, dynamicGates } from "./gate.ts";
-import { inScope, offsetsAllowed, type Policy, quantisesScan } from "./policy.ts";
+import {
+  inputGranularity,
+  inScope,
+  type Policy,
+  quantisesScan,
+  weightGranularity,
+} from "./policy.ts";
 import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
 /** Receives what flows through a site while the network runs in float; returns nothing. */
@@ -184,13 +190,12 @@ export class QuantisedSites implements Sites {
 
   /** Kind of quantiser of a module's input. */
   inputKind(key: string): SiteKind {
-    const granularity = offsetsAllowed(this.policy, this.#module(key)) ? "column" : "tensor";
-    return { granularity, role: "activation" };
+    return { granularity: inputGranularity(this.policy, this.#module(key)), role: "activation" };
   }
 
   /** Kind of quantiser of a module's weight. */
-  weightKind(): SiteKind {
-    return { granularity: this.policy.leads.rowBounds ? "row" : "tensor", role: "weight" };
+  weightKind(key: string): SiteKind {
+    return { granularity: weightGranularity(this.policy, this.#module(key)), role: "weight" };
   }
 
   /** The weight of a module with its rectifiers merged, before quantisation (Eq. 9). */
@@ -208,7 +213,7 @@ export class QuantisedSites implements Sites {
 
   #observeModule(observer: Observer, key: string, x: Var, weight: Var): void {
     observer(this.inputSite(key), x, this.inputKind(key));
-    observer(`${key}.w`, weight, this.weightKind());
+    observer(`${key}.w`, weight, this.weightKind(key));
   }
 
   #observeProbabilities(

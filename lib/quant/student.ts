@@ -7,7 +7,7 @@ import { halfToFloat32, toFloat16 } from "../io/host_tensor.ts";
 import { Network } from "../models/network.ts";
 import { generator } from "../random.ts";
 import { floatsFrom, type Memory } from "../tensor.ts";
-import { calibrate } from "./calibrate.ts";
+import { calibrate, type SearchFor } from "./calibrate.ts";
 import { createGate } from "./gate.ts";
 import { codedTensors, rectifiedKeys } from "./layout.ts";
 import type { Policy } from "./policy.ts";
@@ -38,6 +38,21 @@ export function roundedCopy(teacher: Network, policy: Policy): Network {
   return new Network(architecture, config, weights);
 }
 
+/** A student with calibrated bounds, and nothing else that could be trained. */
+export function calibratedStudent(
+  memory: Memory,
+  teacher: Network,
+  policy: Policy,
+  patches: Var,
+  seed: number,
+  searchFor?: SearchFor,
+): Student {
+  const net = roundedCopy(teacher, policy);
+  const sites = new QuantisedSites(policy, net.architecture);
+  calibrate(memory, net, sites, patches, seed, searchFor);
+  return { net, sites };
+}
+
 /** A calibrated student with fresh rectifiers. */
 export function createStudent(
   memory: Memory,
@@ -48,9 +63,7 @@ export function createStudent(
   patches: Var,
   seed: number,
 ): Student {
-  const net = roundedCopy(teacher, policy);
-  const sites = new QuantisedSites(policy, net.architecture);
-  calibrate(memory, net, sites, patches, seed);
+  const { net, sites } = calibratedStudent(memory, teacher, policy, patches, seed);
   if (shape.experts > 0) {
     rectifiedKeys(net).forEach((key, i) => {
       const [out, cols] = net.get(`${key}.weight`).shape;

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { writeFileAtomic } from "../io/files.ts";
 import type { TrainEvent } from "../train/events.ts";
-import type { RoutingTable } from "../train/stages.ts";
+import type { RoutingTable } from "../train/method.ts";
 import { type Comparison, renderReport, type ReportTable } from "./html.ts";
 import type { Curve } from "./svg.ts";
 
@@ -10,7 +10,8 @@ export interface RunSummary {
   readonly title: string;
   readonly command: string;
   readonly events: readonly TrainEvent[];
-  readonly table: RoutingTable;
+  /** Null for methods without routing. */
+  readonly table: RoutingTable | null;
   readonly facts?: readonly (readonly [string, string])[];
   readonly results?: ReportTable;
   readonly comparisons?: readonly Comparison[];
@@ -19,7 +20,8 @@ export interface RunSummary {
 /** Loss of each stage, and held-out quality where it was measured. */
 function curvesOf(events: readonly TrainEvent[]): Curve[] {
   const curves: Curve[] = [];
-  for (const stage of ["rgt", "osrc"] as const) {
+  const stages = events.filter((e) => e.type === "stage").map((e) => e.stage);
+  for (const stage of new Set(stages)) {
     const steps = events.filter((e) => e.type === "step" && e.stage === stage) as Extract<
       TrainEvent,
       { type: "step" }
@@ -34,7 +36,7 @@ function curvesOf(events: readonly TrainEvent[]): Curve[] {
     });
   }
   const evals = events.filter((e) => e.type === "eval") as Extract<TrainEvent, { type: "eval" }>[];
-  const held = evals.filter((e) => e.stage === "rgt");
+  const held = evals.filter((e) => e.stage === stages[0]);
   if (held.length > 1) {
     curves.push({
       title: "Held-out crop",
@@ -47,24 +49,26 @@ function curvesOf(events: readonly TrainEvent[]): Curve[] {
   return curves;
 }
 
+/** What OSRC did; nothing for methods without routing. */
+function resultsOf(routing: RoutingTable | null): ReportTable {
+  if (!routing) return { columns: [], rows: [] };
+  const { kept, lossBefore, lossAfter } = routing;
+  return {
+    columns: ["gates kept", "loss before OSRC", "loss after"],
+    rows: [[kept, `${lossBefore ?? "not run"}`, `${lossAfter ?? "not run"}`]],
+  };
+}
+
 /** Writes OUT/report.html. */
 export async function writeRunReport(out: string, summary: RunSummary): Promise<string> {
-  const keys = Object.keys(summary.table.layers);
-  const gates = keys.map((key) => summary.table.layers[key]);
+  const { table: routing } = summary;
+  const keys = Object.keys(routing?.layers ?? {});
+  const gates = keys.map((key) => routing?.layers[key] ?? []);
   const html = renderReport({
     title: summary.title,
     command: summary.command,
     facts: summary.facts ?? [],
-    table: summary.results ?? {
-      columns: ["gates kept", "loss before OSRC", "loss after"],
-      rows: [
-        [
-          summary.table.kept,
-          `${summary.table.lossBefore ?? "not run"}`,
-          `${summary.table.lossAfter ?? "not run"}`,
-        ],
-      ],
-    },
+    table: summary.results ?? resultsOf(routing),
     comparisons: summary.comparisons ?? [],
     curves: curvesOf(summary.events),
     ...(keys.length > 0 && gates[0].length > 0

@@ -6,8 +6,11 @@
 import { closeSync, openSync, readFileSync, truncateSync, writeSync } from "node:fs";
 import { Spr2qError } from "../errors.ts";
 
-/** Part of a run: training, or the two stages of SPR2Q in their order. */
-export type Stage = "train" | "rgt" | "osrc";
+/**
+ * Part of a run: training in full precision; blocks (layer by layer), activations, weights and
+ * bounds of the other methods (lib/methods/); the two stages of SPR2Q.
+ */
+export type Stage = "train" | "blocks" | "activations" | "weights" | "bounds" | "rgt" | "osrc";
 
 /** First event of a run, and of each resumption. */
 export interface StartEvent {
@@ -85,7 +88,15 @@ export interface Position {
 }
 
 /** Stages in the order in which a run goes through them. */
-const ORDER: readonly Stage[] = ["train", "rgt", "osrc"];
+const ORDER: readonly Stage[] = [
+  "train",
+  "blocks",
+  "activations",
+  "weights",
+  "bounds",
+  "rgt",
+  "osrc",
+];
 
 /** Whether an event belongs to the time after `position`. */
 export function isAfter(event: TrainEvent, position: Position): boolean {

@@ -1,44 +1,36 @@
 /**
- * A whole quantisation run: calibrate, RGT, OSRC, pack. Yields events; what it leaves in the output
- * folder: model.safetensors, table.json, log.jsonl, checkpoint.safetensors.
+ * A whole quantisation run by any method: prepare (calibrate), the method's stages, pack. Yields
+ * events; what it leaves in the output folder: model.safetensors, log.jsonl, checkpoint.safetensors,
+ * and table.json where the method routes.
  */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { Graph } from "../autograd.ts";
-import { Spr2qError } from "../errors.ts";
+import { expected, Spr2qError } from "../errors.ts";
 import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
-import { fromRgbFloat } from "../io/png.ts";
-import { psnrY } from "../metrics/psnr.ts";
-import { Router } from "../nn/routing.ts";
-import { Memory } from "../tensor.ts";
-import type { Adam } from "./adam.ts";
-import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
-import { JsonLines, type Position, type Stage, type TrainEvent } from "./events.ts";
-import { PatchSource } from "./patches.ts";
-import {
-  type OsrcStart,
-  osrcOptimiser,
-  rgtOptimiser,
-  type RoutingTable,
-  runOsrc,
-  runRgt,
-  type StageContext,
-} from "./stages.ts";
 import { packStudent } from "../quant/pack.ts";
 import { type Leads, policyFor, type Scope } from "../quant/policy.ts";
-import { type Recipe, RECIPES, type RecipeName } from "../quant/recipes.ts";
-import { createStudent, type Student } from "../quant/student.ts";
+import { type Recipe, type RecipeName, RECIPES } from "../quant/recipes.ts";
+import type { Student } from "../quant/student.ts";
+import { Memory } from "../tensor.ts";
+import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
+import { heldOutQuality } from "./held_out.ts";
+import { JsonLines, type Position, type TrainEvent } from "./events.ts";
+import type { Method, MethodContext, MethodStage, Prepared, RoutingTable } from "./method.ts";
+import { PatchSource } from "./patches.ts";
+import { runStage } from "./stages.ts";
 
-export interface QuantizeOptions {
+export interface RunOptions {
   readonly bits: number;
   readonly train: string;
   readonly out: string;
-  readonly recipe: RecipeName;
-  readonly scope: Scope;
+  /** Default: the method's own. */
+  readonly recipe?: RecipeName;
+  /** Default: the method's own. */
+  readonly scope?: Scope;
   readonly leads?: Partial<Leads>;
-  /** Rank of a rectifier, number of rectifiers a layer (0: bounds only). */
+  /** Rank of a rectifier, number of rectifiers a layer (0: bounds only); methods without ignore them. */
   readonly rank: number;
   readonly rectifiers: number;
   readonly iterations?: number;
@@ -55,14 +47,22 @@ export interface QuantizeOptions {
 /** What a finished run hands over. */
 export interface QuantizeResult {
   readonly model: string;
-  readonly table: RoutingTable;
+  /** Null for methods without routing. */
+  readonly table: RoutingTable | null;
   readonly student: Student;
   readonly bytes: number;
   readonly seconds: number;
+  /** What the run was made with, as its log and file say. */
+  readonly settings: Settings;
 }
 
-function recipeOf(options: QuantizeOptions): Recipe {
-  const base = RECIPES[options.recipe];
+type Settings = Readonly<Record<string, string | number | boolean>>;
+
+/** Calibration batches are numbered from here. */
+const CALIBRATION = 0xca11b;
+
+function recipeOf(method: Method, options: RunOptions): Recipe {
+  const base = options.recipe ? RECIPES[options.recipe] : method.recipe;
   return {
     ...base,
     iterations: options.iterations ?? base.iterations,
@@ -72,19 +72,39 @@ function recipeOf(options: QuantizeOptions): Recipe {
   };
 }
 
-/** Runs the quantisation of `model`; returns what was made. See {@link QuantizeOptions}. */
-export async function* quantizeModel(
-  model: Model,
-  options: QuantizeOptions,
-): AsyncGenerator<TrainEvent, QuantizeResult> {
-  const began = performance.now();
+/** ERR_ARGUMENT unless `method` can quantise `model` as `options` ask. */
+function checkRequest(model: Model, method: Method, options: RunOptions): void {
   if (model.quantised) {
     throw new Spr2qError(
       "ERR_ARGUMENT",
       `${model.path} is quantised already; expected a full-precision model.`,
     );
   }
-  const recipe = recipeOf(options);
+  const { name } = model.net.architecture;
+  if (!method.architectures.includes(name)) {
+    const known = method.architectures.join(" or ");
+    throw expected("ERR_ARGUMENT", `--method ${method.name}: architecture`, known, name);
+  }
+  const wanted = options.scope === "best" || Object.values(options.leads ?? {}).includes(true);
+  if (wanted && !method.takesLeads) {
+    throw expected(
+      "ERR_ARGUMENT",
+      `--method ${method.name}`,
+      "scope table4 or released, and no leads (its quantisers are its own)",
+      `scope ${options.scope ?? method.scope}, leads ${JSON.stringify(options.leads ?? {})}`,
+    );
+  }
+}
+
+/** Quantises `model` by `method`; returns what was made. See {@link RunOptions}. */
+export async function* runMethod(
+  model: Model,
+  method: Method,
+  options: RunOptions,
+): AsyncGenerator<TrainEvent, QuantizeResult> {
+  const began = performance.now();
+  checkRequest(model, method, options);
+  const recipe = recipeOf(method, options);
   const { seed, out, bits } = options;
   await ensureWritableDir(out);
   const memory = new Memory();
@@ -92,20 +112,30 @@ export async function* quantizeModel(
   const { scale, window } = teacher.config;
   const patch = Math.max(recipe.patch, window);
   const source = await PatchSource.open(options.train, scale, patch);
-  const policy = policyFor(options.scope, bits, options.leads);
+  const scoped = policyFor(options.scope ?? method.scope, bits, options.leads);
+  const policy = method.policy?.(scoped, teacher.architecture) ?? scoped;
   const calibrationPatch = source.fits(Math.max(64, patch)) ? Math.max(64, patch) : patch;
-  const patches = source.draw(recipe.calibrationPatches, calibrationPatch, seed, 0xca11b);
-  const shape = { experts: options.rectifiers, rank: options.rank };
-  const student = createStudent(memory, teacher, policy, recipe, shape, patches.low, seed);
-
-  const settings = {
-    recipe: recipe.name,
+  const groups = { experts: options.rectifiers, rank: options.rank };
+  const context: MethodContext = {
+    memory,
+    teacher,
+    policy,
+    source,
+    recipe: { ...recipe, patch },
+    seed,
+    groups,
+    calibration: (count = recipe.calibrationPatches, index = 0) =>
+      source.draw(count, calibrationPatch, seed, CALIBRATION + index).low,
+  };
+  const prepared = method.prepare(context);
+  const { student, stages } = prepared;
+  const settings: Settings = {
+    method: method.name,
+    recipe: options.recipe ?? method.recipeName,
     scope: policy.scope,
     bits,
-    rank: shape.rank,
-    rectifiers: shape.experts,
+    ...prepared.metadata,
     iterations: recipe.iterations,
-    osrc: recipe.osrcIterations,
     batch: recipe.batch,
     patch,
     scale,
@@ -119,82 +149,41 @@ export async function* quantizeModel(
     : undefined;
   const logPath = join(out, "log.jsonl");
   const log = JsonLines.open(logPath, at);
-  const context: StageContext = {
-    memory,
-    teacher,
-    student,
-    source,
-    recipe: { ...recipe, patch },
-    seed,
-    signal: options.signal,
-    saveEvery: 100,
-    osrcStart: state?.stage === "osrc" ? readStart(state.tensors) : null,
-    save: async (stage: Stage, adam: Adam, iteration: number) => {
-      const tensors = new Map<string, Float32Array>(rgt.state());
-      if (stage === "osrc") {
-        for (const [key, data] of adam.state()) tensors.set(`osrc.${key}`, data);
-        writeStart(tensors, context.osrcStart);
-      }
-      await writeCheckpoint(path, { stage, iteration, identity, tensors });
-      return { type: "checkpoint", stage, iteration, file: path };
-    },
-    heldOut: () => heldOutQuality(memory, student, source, patch),
-  };
-  const rgt = rgtOptimiser(context);
-  const osrc = osrcOptimiser(context);
   const emit = (event: TrainEvent): TrainEvent => {
     log.write(event);
     return event;
   };
+  const start = state ? stages.findIndex(({ name }) => name === state.stage) : 0;
+  const save = async (index: number, iteration: number): Promise<TrainEvent> => {
+    const tensors = new Map<string, Float32Array>();
+    for (const stage of stages.slice(0, index + 1))
+      for (const [key, data] of stage.state()) tensors.set(`${stage.name}.${key}`, data);
+    const stage = stages[index].name;
+    await writeCheckpoint(path, { stage, iteration, identity, tensors });
+    return { type: "checkpoint", stage, iteration, file: path };
+  };
   try {
-    yield emit({
-      type: "start",
-      command: "spr2q quantize",
-      seed,
-      settings,
-      ...(at ? { resumedFrom: at } : {}),
-    });
-    if (state) {
-      rgt.restore(state.tensors, state.stage === "rgt" ? state.iteration : recipe.iterations);
-      if (state.stage === "osrc") {
-        const own = [...state.tensors].filter(([k]) => k.startsWith("osrc."));
-        osrc.restore(new Map(own.map(([k, v]) => [k.slice(5), v])), state.iteration);
-      }
+    const resumed = at ? { resumedFrom: at } : {};
+    yield emit({ type: "start", command: "spr2q quantize", seed, settings, ...resumed });
+    if (state) restoreStages(stages, start, state.iteration, state.tensors);
+    for (let index = start; index < stages.length; index++) {
+      const from = state && index === start ? state.iteration : 0;
+      const steps = runStage(stages[index], from, options.signal, {
+        save: (iteration) => save(index, iteration),
+        heldOut: () => heldOutQuality(memory, student, source, patch),
+        resumed: state !== null && index === start,
+      });
+      for await (const event of steps) yield emit(event);
     }
-    if (state?.stage !== "osrc") {
-      for await (const event of runRgt(context, rgt, state?.iteration ?? 0)) yield emit(event);
-    }
-    if (state?.stage === "osrc") student.sites.gates.clear();
-    const second = runOsrc(context, osrc, state?.stage === "osrc" ? state.iteration : 0);
-    let step = await second.next();
-    for (; !step.done; step = await second.next()) yield emit(step.value);
-    const table = step.value;
-    const bytes = packStudent(student, {
-      recipe: recipe.name,
-      seed: `${seed}`,
-      method: "spr2q",
-      library: options.version,
-      rank: `${shape.rank}`,
-      rectifiers: `${shape.experts}`,
-      iterations: `${recipe.iterations}`,
-      osrc: `${recipe.osrcIterations}`,
-      batch: `${recipe.batch}`,
-      patch: `${patch}`,
-      source_sha256: model.sha256,
-    });
-    const file = join(out, "model.safetensors");
-    await writeFileAtomic(file, bytes);
-    await writeFileAtomic(
-      join(out, "table.json"),
-      Buffer.from(`${JSON.stringify(table, null, 1)}\n`),
-    );
+    const result = await writeResult(out, prepared, settings, options, model.sha256);
     const seconds = (performance.now() - began) / 1000;
+    const { file: written, bytes, table } = result;
     yield emit({
       type: "done",
       seconds,
-      summary: { model: file, bytes: bytes.length, kept: table.kept },
+      summary: { model: written, bytes, ...(table ? { kept: table.kept } : {}) },
     });
-    return { model: file, table, student, bytes: bytes.length, seconds };
+    return { model: written, table, student, bytes, seconds, settings };
   } catch (error) {
     // A disk that is full before there is anything to resume from: leave nothing behind.
     const lost = error instanceof Spr2qError && error.code === "ERR_IO" && !existsSync(path);
@@ -205,45 +194,43 @@ export async function* quantizeModel(
   }
 }
 
-/** dB on the luma of a crop that training never draws, against the HR image. */
-async function heldOutQuality(
-  memory: Memory,
-  student: Student,
-  source: PatchSource,
-  patch: number,
-): Promise<number> {
-  const { low, high } = source.heldOut(patch);
-  student.sites.samples = 1;
-  const graph = new Graph("running", memory);
-  const output = student.net.forward(
-    graph,
-    low,
-    student.sites,
-    new Router({ mode: "sampled", seed: 0 }),
-  );
-  const [, height, width] = high.shape;
-  const psnr = psnrY(
-    fromRgbFloat(output.data, width, height, 8),
-    fromRgbFloat(high.data, width, height, 8),
-    source.scale,
-  );
-  graph.dispose();
-  return psnr;
+/** Puts back the states of the stages up to `start`, of which `iteration` steps are done. */
+function restoreStages(
+  stages: readonly MethodStage[],
+  start: number,
+  iteration: number,
+  tensors: ReadonlyMap<string, Float32Array>,
+): void {
+  stages.slice(0, start + 1).forEach((stage, i) => {
+    const prefix = `${stage.name}.`;
+    const own = [...tensors].filter(([key]) => key.startsWith(prefix));
+    const state = new Map(own.map(([key, data]) => [key.slice(prefix.length), data]));
+    stage.restore(state, i === start ? iteration : stage.iterations);
+  });
 }
 
-/** The start of OSRC as tensors of a checkpoint; the loss is kept as the bits of a double. */
-function writeStart(tensors: Map<string, Float32Array>, start: OsrcStart | null): void {
-  if (!start) return;
-  tensors.set("start.loss", new Float32Array(Float64Array.of(start.loss).buffer));
-  for (const [key, logits] of start.logits) tensors.set(`start.logits.${key}`, logits);
-}
-
-function readStart(tensors: ReadonlyMap<string, Float32Array>): OsrcStart {
-  const bits = Float32Array.from(tensors.get("start.loss") ?? [0, 0]);
-  const prefix = "start.logits.";
-  const logits = [...tensors].filter(([key]) => key.startsWith(prefix));
-  return {
-    loss: new Float64Array(bits.buffer)[0],
-    logits: new Map(logits.map(([key, data]) => [key.slice(prefix.length), data])),
-  };
+/** Model file and routing table. */
+async function writeResult(
+  out: string,
+  { student, table: tableOf, metadata }: Prepared,
+  settings: Settings,
+  { seed, version }: RunOptions,
+  sha256: string,
+): Promise<{ file: string; bytes: number; table: RoutingTable | null }> {
+  const table = tableOf?.() ?? null;
+  const told = ["method", "recipe", "iterations", "batch", "patch"] as const;
+  const bytes = packStudent(student, {
+    ...Object.fromEntries(told.map((key) => [key, `${settings[key]}`])),
+    ...metadata,
+    seed: `${seed}`,
+    library: version,
+    source_sha256: sha256,
+  });
+  const file = join(out, "model.safetensors");
+  await writeFileAtomic(file, bytes);
+  const tablePath = join(out, "table.json");
+  if (table) await writeFileAtomic(tablePath, Buffer.from(`${JSON.stringify(table, null, 1)}\n`));
+  // The table of another run would be shown as this model's.
+  else await rm(tablePath, { force: true });
+  return { file, bytes: bytes.length, table };
 }

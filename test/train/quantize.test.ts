@@ -5,7 +5,11 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { openModel } from "../../lib/infer/model.ts";
 import { encodePng, fromRgbFloat } from "../../lib/io/png.ts";
-import { type QuantizeOptions, type QuantizeResult, quantizeModel } from "../../lib/train/run.ts";
+import {
+  type QuantizeOptions,
+  type QuantizeResult,
+  quantizeModel,
+} from "../../lib/methods/quantize.ts";
 import type { TrainEvent } from "../../lib/train/events.ts";
 import { asModel, pictures, tinyNet } from "../tiny_net.ts";
 

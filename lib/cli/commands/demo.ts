@@ -11,7 +11,7 @@ import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
 import { type LoadedPair, loadPair, pairImages } from "../../io/images.ts";
 import { encodePng, type RasterImage } from "../../io/png.ts";
 import { bicubicResize } from "../../metrics/resize.ts";
-import { quantizeModel } from "../../train/run.ts";
+import { quantizeModel } from "../../methods/quantize.ts";
 import type { Comparison } from "../../report/html.ts";
 import { writeRunReport } from "../../report/run.ts";
 import type { TrainEvent } from "../../train/events.ts";

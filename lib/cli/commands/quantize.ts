@@ -1,9 +1,10 @@
-/** `spr2q quantize`: a full-precision model to 8, 4, 2 or 1 bit by SPR2Q. */
+/** `spr2q quantize`: a full-precision model to 8, 4, 2 or 1 bit by SPR2Q or another method. */
 import { expected, Spr2qError } from "../../errors.ts";
 import { openModel } from "../../infer/model.ts";
 import type { Scope } from "../../quant/policy.ts";
 import type { RecipeName } from "../../quant/recipes.ts";
-import { quantizeModel, type QuantizeResult } from "../../train/run.ts";
+import { METHODS, methodNamed } from "../../methods/registry.ts";
+import { quantizeModel, type QuantizeResult } from "../../methods/quantize.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { writeRunReport } from "../../report/run.ts";
 import { defineCommand } from "../args.ts";
@@ -52,20 +53,18 @@ export const command = defineCommand({
       name: "recipe",
       type: "choice",
       choices: ["best", "quick", "paper", "released"],
-      default: "best",
-      help: "schedule, rates and losses",
+      help: "schedule, rates and losses (default: the method's own; spr2q: best)",
     },
     {
       name: "scope",
       type: "choice",
       choices: ["best", "table4", "released"],
-      default: "best",
-      help: "which sites are quantised",
+      help: "which sites are quantised (default: spr2q best, the others table4)",
     },
     {
       name: "method",
       type: "choice",
-      choices: ["spr2q"],
+      choices: METHODS.map(({ name }) => name),
       default: "spr2q",
       help: "quantisation method",
     },
@@ -160,8 +159,9 @@ export const command = defineCommand({
       bits: options.bits,
       train: options.train,
       out: options.out,
-      recipe: options.recipe as RecipeName,
-      scope: options.scope as Scope,
+      method: options.method as string,
+      recipe: options.recipe as RecipeName | undefined,
+      scope: options.scope as Scope | undefined,
       leads: {
         halfExponent: switchOf(options["half-exponent"]),
         channelOffsets: switchOf(options.offsets),
@@ -198,22 +198,34 @@ export const command = defineCommand({
     ctx.progress.finish();
     const result: QuantizeResult = step.value;
     await writeRunReport(options.out, {
-      title: `${options.bits}-bit ${options.model}`,
+      title: `${options.bits}-bit ${options.model} by ${options.method}`,
       command: "spr2q quantize",
+      facts: [
+        ["method", methodNamed(options.method as string).title],
+        [
+          "settings",
+          Object.entries(result.settings)
+            .map(([k, v]) => `${k} ${v}`)
+            .join(", "),
+        ],
+      ],
       events,
       table: result.table,
     });
-    const { model: file, bytes, seconds, table } = result;
+    const { model: file, bytes, seconds, table, settings } = result;
+    const { method, scope, recipe } = settings;
     ctx.out(
-      `${file}: ${(bytes / 2 ** 20).toFixed(3)} MiB at ${options.bits} bit, scope ${options.scope}, recipe ${options.recipe} (${seconds.toFixed(0)} s)`,
+      `${file}: ${(bytes / 2 ** 20).toFixed(3)} MiB at ${options.bits} bit, method ${method}, scope ${scope}, recipe ${recipe} (${seconds.toFixed(0)} s)`,
     );
-    ctx.out(`${options.out}: table.json (gates ${table.kept}), log.jsonl, report.html`);
+    const routing = table ? `table.json (gates ${table.kept}), ` : "";
+    ctx.out(`${options.out}: ${routing}log.jsonl, report.html`);
     ctx.result({
       model: file,
       bytes,
       bits: options.bits,
-      scope: options.scope,
-      recipe: options.recipe,
+      method,
+      scope,
+      recipe,
       seed: options.seed,
       seconds,
       table,
