@@ -99,36 +99,49 @@ struct CodeTile : CodeOperands<D> {
   template <int N, bool kMasked>
   SPR2Q_PASS void logits(int64_t p, VecF scale, VecF key_scale, float* const (&S)[N],
                          const Start (&from)[N], VecF (&top)[N]) const {
-    __m512i query[N][kWords];
+    // Copies of what is read, so that the stores of logits cannot change it under way.
+    VecI query[N][kWords];
     VecF largest[N];
     const float *bias[N], *mask[N];
+    float* to[N];
+#pragma GCC unroll 2
     for (int b = 0; b < N; ++b) {
+#pragma GCC unroll 4
       for (int i = 0; i < kWords; ++i) {
-        query[b][i] = _mm512_loadu_si512(q + i * padded + p + b * kBlock);
+        query[b][i] = (VecI)_mm512_loadu_si512(q + i * padded + p + b * kBlock);
       }
       largest[b] = splat(-3.4e38f);
       bias[b] = from[b].bias[0];
       mask[b] = from[b].mask;
+      to[b] = S[b];
     }
     const int32_t* offset = from[0].offset;
     const uint8_t* label = from[0].label;
+    const float* sums = key_sum;
+    const int64_t mask_row = padded;
     const auto one_key = [&](int64_t j, const uint32_t* at) __attribute__((always_inline)) {
-      __m512i product[N];
-      for (int b = 0; b < N; ++b) product[b] = _mm512_setzero_si512();
+      VecI product[N];
+#pragma GCC unroll 2
+      for (int b = 0; b < N; ++b) product[b] = splat_int(0);
+#pragma GCC unroll 4
       for (int i = 0; i < kWords; ++i) {
         const __m512i key = _mm512_set1_epi32(static_cast<int32_t>(at[4 * i]));
+#pragma GCC unroll 2
         for (int b = 0; b < N; ++b) {
-          product[b] = _mm512_dpbusd_epi32(product[b], query[b][i], key);
+          product[b] =
+              (VecI)_mm512_dpbusd_epi32((__m512i)product[b], (__m512i)query[b][i], key);
         }
       }
-      const VecF sum = splat(key_sum[j]);
+      const VecF sum = splat(sums[j]);
+      const int64_t place = offset[j], row = kMasked ? label[j] * mask_row : 0;
+#pragma GCC unroll 2
       for (int b = 0; b < N; ++b) {
-        VecF start = load(bias[b] + offset[j]);
-        if (kMasked) start = start + load(mask[b] + label[j] * padded);
-        const VecF logit =
-            fma(scale, VecF{_mm512_cvtepi32_ps(product[b])}, fma(key_scale, sum, start));
+        VecF start = load(bias[b] + place);
+        if (kMasked) start = start + load(mask[b] + row);
+        const VecF logit = fma(scale, VecF{_mm512_cvtepi32_ps((__m512i)product[b])},
+                               fma(key_scale, sum, start));
         largest[b] = max(logit, largest[b]);  // NaN passes by, as in the reference
-        store(S[b] + j * kBlock, logit);
+        store(to[b] + j * kBlock, logit);
       }
     };
     const uint32_t* at = k;
@@ -151,13 +164,13 @@ struct CodeTile : CodeOperands<D> {
                                                                  const LowByte& low_byte) {
     const __m512i byte = _mm512_set1_epi32(0xff), three = _mm512_set1_epi32(0xffffff);
     const __m512i two = _mm512_set1_epi32(0xffff);
-    constexpr int kSelect = 0xca;  // mask ? second : third
+    constexpr int kSelect = 0xe2;  // second ? first : third, over the first
     const __m512i c0 = low_byte(S), c1 = _mm512_slli_epi32(low_byte(S + kBlock), 8);
     const __m512i c2 = _mm512_slli_epi32(low_byte(S + 2 * kBlock), 16);
     const __m512i c3 = _mm512_slli_epi32(low_byte(S + 3 * kBlock), 24);
-    const __m512i low = _mm512_ternarylogic_epi32(byte, c0, c1, kSelect);
-    const __m512i high = _mm512_ternarylogic_epi32(three, c2, c3, kSelect);
-    return _mm512_ternarylogic_epi32(two, low, high, kSelect);
+    const __m512i low = _mm512_ternarylogic_epi32(c0, byte, c1, kSelect);
+    const __m512i high = _mm512_ternarylogic_epi32(c2, three, c3, kSelect);
+    return _mm512_ternarylogic_epi32(low, two, high, kSelect);
   }
 
   // W and its sum per query: the squares come from the table.
@@ -165,17 +178,18 @@ struct CodeTile : CodeOperands<D> {
                                                                const SquareTable& table) const {
     const __m512i near = _mm512_load_si512(table.squares);
     const __m512i far = _mm512_load_si512(table.squares + 64), ones = _mm512_set1_epi8(1);
-    __m512i total = _mm512_setzero_si512();
+    VecI total = splat_int(0);
+    __m512i* to = weights_of(0);
     for (int64_t g = 0; g < groups; ++g) {
       const __m512i indices = four_keys(S + 4 * g * kBlock, [=](const float* at) {
         const VecF shifted = splat(kRoundingMagic) + (top - load(at));
         return _mm512_castps_si512(min(shifted, splat(kGridEnd)).v);
       });
       const __m512i weights = _mm512_permutex2var_epi8(near, indices, far);
-      total = _mm512_dpbusd_epi32(total, weights, ones);
-      _mm512_storeu_si512(weights_of(g), weights);
+      total = (VecI)_mm512_dpbusd_epi32((__m512i)total, weights, ones);
+      _mm512_storeu_si512(to + g, weights);
     }
-    return {_mm512_cvtepi32_ps(total)};
+    return {_mm512_cvtepi32_ps((__m512i)total)};
   }
 
   // out (D, kBlock) = step * (sum W v / total) + lower.
@@ -183,17 +197,21 @@ struct CodeTile : CodeOperands<D> {
     const VecF inverse = splat(1.0f) / total;
     constexpr int kChunk = kDims <= 12 ? kDims : 8;
     for (int first = 0; first < kDims; first += kChunk) {
-      __m512i sum[kChunk];
-      for (int d = 0; d < kChunk; ++d) sum[d] = _mm512_setzero_si512();
-      for (int64_t g = 0; g < groups; ++g) {
-        const __m512i weights = _mm512_loadu_si512(weights_of(g));
+      VecI sum[kChunk];
+#pragma GCC unroll 12
+      for (int d = 0; d < kChunk; ++d) sum[d] = splat_int(0);
+      const uint32_t* value = v + first;
+      const __m512i* weight = weights_of(0);
+      for (int64_t g = 0; g < groups; ++g, value += kDims) {
+        const __m512i weights = _mm512_loadu_si512(weight + g);
+#pragma GCC unroll 12
         for (int d = 0; d < kChunk; ++d) {
-          const __m512i values = _mm512_set1_epi32(static_cast<int32_t>(v[g * kDims + first + d]));
-          sum[d] = _mm512_dpbusd_epi32(sum[d], weights, values);
+          const __m512i values = _mm512_set1_epi32(static_cast<int32_t>(value[d]));
+          sum[d] = (VecI)_mm512_dpbusd_epi32((__m512i)sum[d], weights, values);
         }
       }
       for (int d = 0; d < kChunk && first + d < D; ++d) {
-        const VecF mean = quotient(VecF{_mm512_cvtepi32_ps(sum[d])}, total, inverse);
+        const VecF mean = quotient(VecF{_mm512_cvtepi32_ps((__m512i)sum[d])}, total, inverse);
         store(out + (first + d) * kBlock, fma(step, mean, lower));
       }
     }
