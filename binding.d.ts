@@ -8,7 +8,7 @@ export type F32 = Float32Array<ArrayBuffer>;
 export type U8 = Uint8Array<ArrayBuffer>;
 export type I32 = Int32Array<ArrayBuffer>;
 
-/** An opaque native plan; freed by the garbage collector. */
+/** An opaque native plan; freed by releasePlan(), or by the garbage collector. */
 export type PlanHandle = object;
 
 /** What a CUDA library says about this machine; `code` is "OK" or the reason, ERR_CUDA_... */
@@ -37,6 +37,10 @@ export interface NativeBinding {
    * `restart`.
    */
   peakBytes(restart: boolean): number;
+  /** Bytes of the constants that plans hold; equal ones of all plans and workers are held once. */
+  constantBytes(): number;
+  /** Tells the garbage collector of memory that it cannot see: bytes more, or fewer below zero. */
+  adjustMemory(bytes: number): void;
   /**
    * Opens the CUDA library at that path and asks it for its devices; never throws for what it
    * finds. A library over host memory becomes one more of {@link backends}.
@@ -49,12 +53,16 @@ export interface NativeBinding {
     code: Float64Array, constants: readonly (F32 | U8 | I32)[], arenaBytes: number,
     inputFloats: number, outputFloats: number,
   ): PlanHandle;
+  /** Frees a plan, at the end of its last run where some are under way. May be repeated. */
+  releasePlan(plan: PlanHandle): void;
   /**
-   * Runs a plan off the event loop; false where `cancel[0]` became non-zero before its end.
-   * `noiseTile` is added to the tile number of every route.
+   * Runs a plan on a thread of the addon's own; false where `cancel[0]` became non-zero before its
+   * end. `noiseTile` is added to the tile number of every route. `onProgress` gets the number of
+   * steps done, at most every 50 ms. Rejects with an Error of code ERR_OUT_OF_MEMORY.
    */
   runPlan(plan: PlanHandle, input: F32, output: F32, cancel: I32 | null,
-    seconds: Float64Array | null, noiseTile: number): Promise<boolean>;
+    seconds: Float64Array | null, noiseTile: number,
+    onProgress: ((done: number) => void) | null): Promise<boolean>;
   linear(
     x: F32, weight: F32, bias: F32 | null, y: F32, rows: number, inputs: number, outputs: number,
   ): void;

@@ -39,8 +39,12 @@ export type OpName = Exclude<
   | "useBackend"
   | "threads"
   | "peakBytes"
+  | "constantBytes"
+  | "adjustMemory"
+  | "openCuda"
   | "opNames"
   | "createPlan"
+  | "releasePlan"
   | "runPlan"
 >;
 

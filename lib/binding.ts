@@ -7,7 +7,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { CudaStatus, NativeBinding } from "../binding.d.ts";
-import { Spr2qError } from "./errors.ts";
+import { ERROR_CODES, type ErrorCode, expected, Spr2qError } from "./errors.ts";
 
 export type { CudaStatus, F32, I32, NativeBinding, PlanHandle, U8 } from "../binding.d.ts";
 
@@ -24,14 +24,18 @@ export function packageRoot(): string {
   return folder;
 }
 
+/** The version in package.json. */
+export function packageVersion(): string {
+  return JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version as string;
+}
+
 /** The loaded addon. Throws ERR_NO_BINARY with what was tried and what to do. */
 export function native(): NativeBinding {
   if (loaded) return loaded;
   const path = process.env.SPR2Q_NATIVE;
   try {
-    loaded = path
-      ? (require(path) as NativeBinding)
-      : (require("node-gyp-build")(packageRoot()) as NativeBinding);
+    const addon = path ? require(path) : require("node-gyp-build")(packageRoot());
+    loaded = withCodedErrors(addon as NativeBinding);
   } catch (cause) {
     throw new Spr2qError(
       "ERR_NO_BINARY",
@@ -43,6 +47,49 @@ export function native(): NativeBinding {
   }
   if (process.env.SPR2Q_CUDA_LIBRARY) openCuda(loaded);
   return loaded;
+}
+
+/** An error of the addon as a Spr2qError: its own code where that is one, else ERR_NATIVE. */
+function coded(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof Spr2qError) return error;
+  const code = (error as { code?: unknown }).code;
+  const known = typeof code === "string" && Object.hasOwn(ERROR_CODES, code);
+  return new Spr2qError(known ? (code as ErrorCode) : "ERR_NATIVE", error.message, {
+    cause: error,
+  });
+}
+
+/** The addon's functions; what they throw, or reject with, is a {@link Spr2qError}. */
+function withCodedErrors(addon: NativeBinding): NativeBinding {
+  const wrap =
+    (call: (...values: unknown[]) => unknown) =>
+    (...values: unknown[]): unknown => {
+      let result: unknown;
+      try {
+        result = call(...values);
+      } catch (error) {
+        throw coded(error);
+      }
+      if (!(result instanceof Promise)) return result;
+      return result.catch((error: unknown) => {
+        throw coded(error);
+      });
+    };
+  const entries = Object.entries(addon).map(([name, call]) => [name, wrap(call)]);
+  return Object.fromEntries(entries) as NativeBinding;
+}
+
+/**
+ * Sets how many threads the kernels use, for all models and threads of this process; returns the
+ * number in use. Without an argument, only tells it; the default is one a core. ERR_ARGUMENT unless
+ * `count` is a whole number from 1 to 1024. Waits for the kernel at work, some milliseconds.
+ */
+export function setThreads(count?: number): number {
+  if (count === undefined) return native().threads();
+  if (!Number.isInteger(count) || count < 1 || count > 1024) {
+    throw expected("ERR_ARGUMENT", "threads", "a whole number from 1 to 1024", `${count}`);
+  }
+  return native().threads(count);
 }
 
 /** Where the CUDA library is looked for: SPR2Q_CUDA_LIBRARY, else beside the addon. */
@@ -84,13 +131,12 @@ export function describeNative(): {
 } {
   try {
     const binding = native();
-    const manifest = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
     return {
       loaded: true,
       isa: binding.backendName(),
       isas: binding.backends(),
       threads: binding.threads(),
-      version: manifest.version as string,
+      version: packageVersion(),
     };
   } catch (error) {
     return { loaded: false, reason: (error as Error).message };

@@ -11,6 +11,14 @@ export const ERROR_CODES = {
   ERR_CHECKPOINT: "a weight file is damaged, incomplete, or not one this project can read",
   ERR_PICKLE: "a .pth file asks for something outside the allow-list of the restricted reader",
   ERR_IMAGE: "an image is damaged, empty, or of a kind this project cannot read",
+  ERR_NEED_SHARP: "the image is JPEG, WebP or AVIF, which needs the optional package sharp",
+  ERR_LIMIT: "a request is larger than the server's limits",
+  ERR_NOT_FOUND: "the server has no such path or model",
+  ERR_METHOD: "the path does not take this HTTP method",
+  ERR_FORBIDDEN: "the request comes from a page of another site",
+  ERR_BUSY: "the server's queue is full; try again later",
+  ERR_CLOSING: "the server finishes what it has and takes nothing new",
+  ERR_TIMEOUT: "the client took too long to send its request or to read the answer",
   ERR_ARCHITECTURE: "the tensors of a weight file belong to no network known here",
   ERR_CONFIG: "a configuration file or recipe has a bad entry",
   ERR_DATA: "a folder lacks the images that the command needs",
@@ -48,4 +56,10 @@ export function expected(
   fix = "",
 ): Spr2qError {
   return new Spr2qError(code, `${what}: expected ${wanted}, got ${got}.${fix ? ` ${fix}` : ""}`);
+}
+
+/** ERR_ABORTED for work (as "Upscaling") that a signal stopped; its reason is the cause. */
+export function stopped(work: string, signal: AbortSignal | undefined): Spr2qError {
+  const cause = signal?.reason;
+  return new Spr2qError("ERR_ABORTED", `${work} was stopped before its end.`, { cause });
 }

@@ -15,7 +15,13 @@ function filesBelow(folder: string, ending: RegExp): string[] {
 /** Storeys of lib/, from the ground: a file may import its own storey and those below. */
 const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/errors\.ts$/],
-  [/^lib\/binding\.ts$/, /^binding\.d\.ts$/, /^lib\/random\.ts$/],
+  [
+    /^lib\/binding\.ts$/,
+    /^binding\.d\.ts$/,
+    /^lib\/events\.ts$/,
+    /^lib\/random\.ts$/,
+    /^lib\/linalg\//,
+  ],
   [/^lib\/tensor\.ts$/, /^lib\/traced\.ts$/],
   [/^lib\/autograd\.ts$/],
   [/^lib\/ops\.ts$/],
@@ -23,7 +29,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
   [/^lib\/models\//, /^lib\/quant\//, /^lib\/io\//, /^lib\/metrics\//],
   [/^lib\/train\//, /^lib\/infer\//, /^lib\/report\//],
   [/^lib\/methods\//],
-  [/^lib\/bench\//],
+  [/^lib\/bench\//, /^lib\/serve\//, /^lib\/tables\//],
   [/^lib\/cli\//, /^lib\/index\.ts$/],
 ];
 

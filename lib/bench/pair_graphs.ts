@@ -102,5 +102,5 @@ function frozen(g: Graph, input: F32, traced: F32, size: number): ChainPlan {
   );
   const values = randomFloats(size, 99);
   const output = emptyFloats(size);
-  return { run: () => native().runPlan(handle, values, output, null, null, 0) };
+  return { run: () => native().runPlan(handle, values, output, null, null, 0, null) };
 }

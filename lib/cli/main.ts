@@ -10,7 +10,7 @@ import { expected, Spr2qError } from "../errors.ts";
 import { type Command, type CommandContext, nearestName, parseCommandLine } from "./args.ts";
 import { commandHelp, overviewHelp } from "./help.ts";
 import { ProgressLine } from "./progress.ts";
-import { packageVersion } from "./version.ts";
+import { packageVersion } from "../binding.ts";
 
 /** One entry of the command table. */
 export interface CommandEntry {
@@ -47,9 +47,19 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: () => import("./commands/train.ts"),
   },
   {
+    name: "serve",
+    summary: "enlarge images over HTTP, with a page that compares models",
+    load: () => import("./commands/serve.ts"),
+  },
+  {
     name: "demo",
     summary: "quantise the bundled model, upscale a bundled image, write a report",
     load: () => import("./commands/demo.ts"),
+  },
+  {
+    name: "tables",
+    summary: "the paper's tables, published figures beside measured ones",
+    load: () => import("./commands/tables.ts"),
   },
   {
     name: "bench",

@@ -12,7 +12,7 @@ import type { RasterImage } from "../io/raster.ts";
 export const FILL_BYTES: number = 4 + 8 + 4;
 
 /** True for images whose last channel is alpha. */
-export function hasAlpha(image: RasterImage): boolean {
+export function hasAlpha(image: { readonly channels: number }): boolean {
   return image.channels % 2 === 0;
 }
 

@@ -8,7 +8,8 @@
  */
 import { freemem } from "node:os";
 import { expected, type Spr2qError } from "../errors.ts";
-import type { ImageShape } from "../io/png.ts";
+import { decodeBytes, type ImageShape } from "../io/png.ts";
+import { pngWriterBytes } from "../io/png_writer.ts";
 import { FILL_BYTES } from "./alpha.ts";
 import { spareOutput } from "./plan.ts";
 import {
@@ -59,6 +60,17 @@ export interface Fit {
 export function chooseTiling(tile: TileChoice, width: number, height: number): Tiling {
   if (tile !== "auto") return tile;
   return width * height <= AUTO_WHOLE_PIXELS ? "none" : AUTO_TILE_SIDE;
+}
+
+/** Size and kind of a result. */
+export function enlarged(image: ImageShape, scale: number): ImageShape {
+  const { width, height, channels, depth } = image;
+  return { width: width * scale, height: height * scale, channels, depth };
+}
+
+/** Bytes that saving a result holds beside the work of strips: what the image was decoded from, too. */
+export function savingBytes(image: ImageShape, scale: number): number {
+  return decodeBytes(image) + pngWriterBytes(enlarged(image, scale));
 }
 
 /** Tells the memory of runs of one model. */

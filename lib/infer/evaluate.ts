@@ -5,8 +5,11 @@ import { bicubicLumaPsnr } from "../metrics/bicubic_luma.ts";
 import { psnrY } from "../metrics/psnr.ts";
 import { bicubicResize } from "../metrics/resize.ts";
 import { ssimY } from "../metrics/ssim.ts";
-import type { Model } from "./model.ts";
-import { type RunOptions, TileRunner } from "./tiles.ts";
+import { stopped } from "../errors.ts";
+import { EventRun } from "../events.ts";
+import type { RoutingMode } from "../nn/routing.ts";
+import { type Model, openModel } from "./model.ts";
+import { type RunOptions, TileRunner, type Tiling } from "./tiles.ts";
 
 /** Quality of one image. */
 export interface ImageScore {
@@ -25,6 +28,52 @@ export interface Evaluation {
   readonly seconds: number;
 }
 
+/** Gives the SR image of an LR image. */
+export type Upscale = (lr: RasterImage) => RasterImage | Promise<RasterImage>;
+
+/** One image was measured. */
+export interface ScoreEvent extends ImageScore {
+  readonly type: "image";
+  /** Images measured, this one included, of `total`. */
+  readonly done: number;
+  readonly total: number;
+}
+
+/** What {@link evaluate} is told. */
+export interface EvaluateOptions {
+  /** Folder of high-resolution PNGs. */
+  readonly hr: string;
+  /** Folder of their low-resolution twins; made by MATLAB's bicubic where it is left out. */
+  readonly lr?: string;
+  /** Default "none": whole images, as published. */
+  readonly tile?: Tiling;
+  readonly routing?: RoutingMode;
+  readonly seed?: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * PSNR (dB) and SSIM of a model on a folder, by the SR protocol: on Y of 8-bit images, `scale` border
+ * pixels left out. `source` is a model file, an opened model, or `{ bicubic: scale }` for bicubic
+ * interpolation. Await the means, or go through the images first (events "image"). Rejects with
+ * ERR_DATA for a folder without images or twins, ERR_IMAGE, ERR_IO, ERR_ABORTED, and those of
+ * {@link openModel}.
+ */
+export function evaluate(
+  source: string | Model | { readonly bicubic: number },
+  options: EvaluateOptions,
+): EventRun<ScoreEvent, Evaluation> {
+  const { hr, lr, tile = "none", routing = "sampled", seed = 0, signal } = options;
+  const run = async function* (): AsyncGenerator<ScoreEvent, Evaluation> {
+    const bicubic = typeof source === "object" && "bicubic" in source ? source.bicubic : null;
+    const model = typeof source === "string" ? await openModel(source) : (source as Model);
+    const scale = bicubic ?? model.net.config.scale;
+    const how = { tiling: tile, routing, seed, signal };
+    return yield* scoreFolder(bicubic ? null : model, scale, hr, lr, how);
+  };
+  return new EventRun(run());
+}
+
 /**
  * Upscales the LR twin of each HR image and compares on the Y channel of 8-bit images, `scale`
  * border pixels left out. `model` null means bicubic interpolation. LR images come from `lrDir`, or
@@ -37,25 +86,79 @@ export async function evaluateFolder(
   lrDir: string | undefined,
   options: RunOptions,
 ): Promise<Evaluation> {
+  return drain(scoreFolder(model, scale, hrDir, lrDir, options), options);
+}
+
+/** As {@link evaluateFolder}, by any `upscale`. */
+export async function evaluateBy(
+  upscale: Upscale,
+  scale: number,
+  hrDir: string,
+  lrDir: string | undefined,
+  options: Pick<RunOptions, "signal" | "onProgress">,
+): Promise<Evaluation> {
+  return drain(scoreBy(upscale, scale, hrDir, lrDir, options.signal), options);
+}
+
+async function drain(
+  scores: AsyncGenerator<ScoreEvent, Evaluation>,
+  { onProgress }: Pick<RunOptions, "onProgress">,
+): Promise<Evaluation> {
+  let step = await scores.next();
+  for (; !step.done; step = await scores.next()) onProgress?.(step.value.done / step.value.total);
+  return step.value;
+}
+
+async function* scoreFolder(
+  model: Model | null,
+  scale: number,
+  hrDir: string,
+  lrDir: string | undefined,
+  options: RunOptions,
+): AsyncGenerator<ScoreEvent, Evaluation> {
+  const { signal } = options;
+  if (!model) {
+    const lumas: number[] = [];
+    const each = (hr: LoadedPair["hr"]): void => void lumas.push(bicubicLumaPsnr(hr, scale));
+    const upscale: Upscale = (lr) => bicubic(lr, scale);
+    const result = yield* scoreBy(upscale, scale, hrDir, lrDir, signal, each);
+    return { ...result, psnrLuma: lumas.reduce((sum, one) => sum + one, 0) / lumas.length };
+  }
+  const runner = new TileRunner(model);
+  try {
+    const upscale: Upscale = (lr) => upscaleRgb(runner, lr, options);
+    return yield* scoreBy(upscale, scale, hrDir, lrDir, signal);
+  } finally {
+    runner.release();
+  }
+}
+
+/** Scores by any `upscale`; `each` sees every HR image. */
+async function* scoreBy(
+  upscale: Upscale,
+  scale: number,
+  hrDir: string,
+  lrDir: string | undefined,
+  signal: AbortSignal | undefined,
+  each?: (hr: LoadedPair["hr"]) => void,
+): AsyncGenerator<ScoreEvent, Evaluation> {
   const began = performance.now();
   const images: ImageScore[] = [];
-  let luma = 0;
   const pairs = await pairImages(hrDir, lrDir ?? null, scale);
-  const runner = model && new TileRunner(model);
-  for (const [i, pair] of pairs.entries()) {
-    options.signal?.throwIfAborted();
+  for (const pair of pairs) {
+    if (signal?.aborted) throw stopped("Evaluation", signal);
     const { hr, lr }: LoadedPair = await loadPair(pair, scale);
-    const sr = runner ? await upscaleRgb(runner, lr, options) : bicubic(lr, scale);
-    images.push({ name: pair.name, psnr: psnrY(sr, hr, scale), ssim: ssimY(sr, hr, scale) });
-    if (!runner) luma += bicubicLumaPsnr(hr, scale) / pairs.length;
-    options.onProgress?.((i + 1) / pairs.length);
+    const sr = await upscale(lr);
+    const score = { name: pair.name, psnr: psnrY(sr, hr, scale), ssim: ssimY(sr, hr, scale) };
+    images.push(score);
+    each?.(hr);
+    yield { type: "image", ...score, done: images.length, total: pairs.length };
   }
   const mean = (key: "psnr" | "ssim"): number =>
     images.reduce((sum, image) => sum + image[key], 0) / images.length;
   return {
     psnr: mean("psnr"),
     ssim: mean("ssim"),
-    ...(runner ? {} : { psnrLuma: luma }),
     images,
     seconds: (performance.now() - began) / 1000,
   };

@@ -5,7 +5,7 @@
  */
 import { Graph, Var } from "../autograd.ts";
 import { type F32, type I32, native, type PlanHandle } from "../binding.ts";
-import { Spr2qError } from "../errors.ts";
+import { Spr2qError, stopped } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import type { Sites } from "../models/sites.ts";
 import { Router, type RoutingMode } from "../nn/routing.ts";
@@ -19,6 +19,8 @@ export interface RunSettings {
   readonly noiseTile?: number;
   /** Where the result goes, instead of into a new array. */
   readonly output?: F32;
+  /** Called with the share of the steps done, below 1, at most every 50 ms; it must not throw. */
+  readonly onProgress?: (share: number) => void;
 }
 
 /** Share of the result of whole windows that a plan counts on: of smaller results it uses nothing. */
@@ -47,6 +49,7 @@ export class Plan {
   /** What each timed step runs: one op, or a segment's ops joined by "+". */
   readonly steps: readonly string[];
   readonly #handle: PlanHandle;
+  #released = false;
 
   /**
    * Traces `net` with `sites` for one image size and routing; see {@link Router} for the noise.
@@ -82,36 +85,52 @@ export class Plan {
   }
 
   /**
-   * Upscales (height, width, 3) floats in 0..1; ERR_ABORTED where `signal` fires first. Runs may
-   * overlap; each has an arena of its own.
+   * Upscales (height, width, 3) floats in 0..1 on a thread of the addon's own. Rejects with
+   * ERR_ABORTED as soon as `signal` fires (the thread ends its step meanwhile, and `settings.output`
+   * may be written until then), ERR_OUT_OF_MEMORY, ERR_DISPOSED. Runs may overlap; each has an arena
+   * of its own.
    */
   async run(image: F32, signal?: AbortSignal, settings: RunSettings = {}): Promise<F32> {
-    signal?.throwIfAborted();
-    const { seconds = null, noiseTile = 0 } = settings;
-    const length = this.width * this.height * 3 * this.scale ** 2;
-    const output = settings.output ?? new Float32Array(length);
+    if (signal?.aborted) throw stopped("Upscaling", signal);
+    if (this.#released) throw new Spr2qError("ERR_DISPOSED", "The plan was released.");
+    const { seconds = null, noiseTile = 0, onProgress } = settings;
+    const output =
+      settings.output ?? new Float32Array(this.width * this.height * 3 * this.scale ** 2);
     const cancel: I32 = new Int32Array(1);
-    const stop = (): void => {
+    const all = this.steps.length + 1; // the last one is done when the promise says so
+    const told = onProgress ? (done: number) => onProgress(done / all) : null;
+    const work = native().runPlan(this.#handle, image, output, cancel, seconds, noiseTile, told);
+    const finished = await untilAborted(work, signal, () => {
       cancel[0] = 1;
-    };
-    signal?.addEventListener("abort", stop, { once: true });
-    try {
-      const finished = await native().runPlan(
-        this.#handle,
-        image,
-        output,
-        cancel,
-        seconds,
-        noiseTile,
-      );
-      if (!finished) {
-        throw new Spr2qError("ERR_ABORTED", "Upscaling was stopped before its end.", {
-          cause: signal?.reason,
-        });
-      }
-    } finally {
-      signal?.removeEventListener("abort", stop);
-    }
+    });
+    if (!finished) throw stopped("Upscaling", signal);
     return output;
   }
+
+  /** Frees the native half; at the end of the runs under way where there are some. */
+  release(): void {
+    this.#released = true;
+    native().releasePlan(this.#handle);
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+}
+
+/** `work`, or ERR_ABORTED as soon as `signal` fires; `stop` is called then. */
+function untilAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  stop: () => void,
+): Promise<T> {
+  if (!signal) return work;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      stop();
+      reject(stopped("Upscaling", signal));
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
 }

@@ -4,14 +4,18 @@
  * tiles; besides it, only the tile at work is in memory.
  */
 import { expected } from "../errors.ts";
+import type { ImageShape } from "../io/png.ts";
 import { type RasterImage, roundHalfEven } from "../io/raster.ts";
 import { alphaPlane, constantValue, fillTransparent, hasAlpha, keepFlat } from "./alpha.ts";
 import { type PixelSource, rasterPixels } from "./mirror.ts";
+import { Pauses, rowsAtOnce } from "./pause.ts";
+import { collectRows, type ImageRows, isRows, RowWindow, samples } from "./rows.ts";
 import {
   framed,
   layoutOf,
   type Piece,
   type RunOptions,
+  rowsSeen,
   type Span,
   TileBuffers,
   type TileRunner,
@@ -25,62 +29,77 @@ export interface Strip {
   readonly data: RasterImage["data"];
 }
 
-/** An array of `length` samples of `depth` bits. */
-export function samples(length: number, depth: 8 | 16): Uint8Array | Uint16Array {
-  return depth === 8 ? new Uint8Array(length) : new Uint16Array(length);
-}
-
-/** The strips of the enlarged image, from top to bottom. ERR_CHECKPOINT for a NaN. */
+/**
+ * The strips of the enlarged image, from top to bottom. Of an image that comes row by row, only the
+ * rows of one strip are held, unless it has alpha: the colour under hidden pixels comes from all of
+ * it. ERR_CHECKPOINT for a NaN; errors of the image's rows pass.
+ */
 export async function* strips(
   runner: TileRunner,
-  image: RasterImage,
+  image: RasterImage | ImageRows,
   options: RunOptions,
 ): AsyncGenerator<Strip> {
+  const given = isRows(image) && hasAlpha(image) ? await collectRows(image) : image;
   const { net } = runner.model;
   const { scale } = net.config;
   const { rows, columns } = layoutOf(net, image.width, image.height, options.tiling);
-  const walk = new Walk(runner, image, columns, options);
+  const window = isRows(given) ? new RowWindow(given) : null;
+  const walk = new Walk(runner, isRows(given) ? null : given, window, image, columns, options);
   let done = 0;
   const all = walk.passes * rows.length * columns.length;
+  walk.onShare = (share) => options.onProgress?.((done + share) / all);
   walk.onTile = () => options.onProgress?.(++done / all);
-  for (const row of rows) {
-    const data = await walk.strip(row);
-    yield { y: row.keepFrom * scale, height: (row.keepTo - row.keepFrom) * scale, data };
+  const seen = rows.map((row) => rowsSeen(net, image, row));
+  try {
+    for (const [i, row] of rows.entries()) {
+      const first = Math.min(...seen.slice(i).map(({ from }) => from));
+      await window?.move(first, seen[i].to);
+      const data = await walk.strip(row);
+      yield { y: row.keepFrom * scale, height: (row.keepTo - row.keepFrom) * scale, data };
+    }
+  } finally {
+    await window?.close();
   }
 }
 
 /** What the strips of one image share. */
 class Walk {
   readonly passes: 1 | 2;
+  /** Called with the share of the tile at work that is done, below 1, and after each tile. */
+  onShare: (share: number) => void = () => {};
   onTile: () => void = () => {};
   readonly #runner: TileRunner;
   readonly #columns: readonly Span[];
   readonly #options: RunOptions;
   readonly #scale: number;
-  readonly #image: RasterImage;
+  readonly #image: ImageShape;
   readonly #colour: PixelSource;
   readonly #alpha: { readonly plane: RasterImage; readonly constant: number | null } | null;
   readonly #buffers = new TileBuffers();
   #strip: RasterImage["data"] = new Uint8Array(0);
   #alphaStrip: RasterImage["data"] = new Uint8Array(0);
+  readonly #pauses = new Pauses();
 
+  /** Of a whole image, or of one without alpha whose rows pass through a window. */
   constructor(
     runner: TileRunner,
-    image: RasterImage,
+    image: RasterImage | null,
+    window: RowWindow | null,
+    shape: ImageShape,
     columns: readonly Span[],
     options: RunOptions,
   ) {
     this.#runner = runner;
-    this.#image = image;
+    this.#image = shape;
     this.#columns = columns;
     this.#options = options;
     this.#scale = runner.model.net.config.scale;
-    const plane = hasAlpha(image) ? alphaPlane(image) : null;
+    const plane = image && hasAlpha(image) ? alphaPlane(image) : null;
     const constant = plane && constantValue(plane.data);
     this.#alpha = plane && { plane, constant };
     this.passes = plane && constant === null ? 2 : 1;
-    const visible = this.passes === 2 ? fillTransparent(image) : image;
-    this.#colour = framed(runner.model.net, rasterPixels(visible));
+    const visible = image && this.passes === 2 ? fillTransparent(image) : image;
+    this.#colour = framed(runner.model.net, visible ? rasterPixels(visible) : window!);
   }
 
   /** Rows row.keepFrom to row.keepTo, enlarged: colours and alpha interleaved. */
@@ -124,15 +143,34 @@ class Walk {
         this.#options,
         this.#buffers,
         signal,
+        this.onShare,
       );
-      this.#paste(piece, piece.y - row.keepFrom * this.#scale, data, channels, colours);
+      this.#pauses.restart();
+      await this.#paste(piece, piece.y - row.keepFrom * this.#scale, data, channels, colours);
       this.onTile();
     }
   }
 
   /** Samples of a piece, whose first row is row `top` of the strip. */
-  #paste(
+  async #paste(
     piece: Piece,
+    top: number,
+    data: RasterImage["data"],
+    channels: number,
+    colours: 1 | 3,
+  ): Promise<void> {
+    const atOnce = rowsAtOnce(piece.width * 3);
+    for (let y = 0; y < piece.height; y += atOnce) {
+      this.#pasteRows(piece, y, Math.min(y + atOnce, piece.height), top, data, channels, colours);
+      await this.#pauses.pause();
+      this.#options.signal?.throwIfAborted();
+    }
+  }
+
+  #pasteRows(
+    piece: Piece,
+    first: number,
+    last: number,
     top: number,
     data: RasterImage["data"],
     channels: number,
@@ -140,7 +178,7 @@ class Walk {
   ): void {
     const wide = this.#image.width * this.#scale;
     const peak = this.#image.depth === 8 ? 255 : 65535;
-    for (let y = 0; y < piece.height; y++) {
+    for (let y = first; y < last; y++) {
       let at = piece.offset + y * piece.stride;
       let to = ((top + y) * wide + piece.x) * channels;
       for (let x = 0; x < piece.width; x++, at += 3, to += channels) {

@@ -6,8 +6,10 @@ import type { F32, I32 } from "../binding.ts";
 import { expected } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import type { RoutingMode } from "../nn/routing.ts";
+import { hasTokenRanges } from "../quant/policy.ts";
 import { type FloatImage, floatPixels, mirrored, type PixelSource } from "./mirror.ts";
 import type { Model } from "./model.ts";
+import { Pauses, rowsAtOnce } from "./pause.ts";
 import { Plan } from "./plan.ts";
 
 /** "none": the whole image; "official": MambaIRv2's rule (sides from 200 up are split); or a side. */
@@ -22,7 +24,7 @@ export interface Routing {
 export interface RunOptions extends Routing {
   readonly tiling: Tiling;
   readonly signal?: AbortSignal;
-  /** Called after each tile with the share done. */
+  /** Called with the share done, 1 at the end; it must not throw. */
   readonly onProgress?: (share: number) => void;
 }
 
@@ -90,6 +92,21 @@ function coordinates(span: Span, length: number): I32 {
   return Int32Array.from({ length: span.to - span.from }, (_, i) => reflect(span.from + i));
 }
 
+/** Rows `from` to `to` (left out) of an image that the tiles of a span look at, mirrored ones too. */
+export function rowsSeen(
+  net: Network,
+  { width, height }: { readonly width: number; readonly height: number },
+  row: Span,
+): { readonly from: number; readonly to: number } {
+  let [from, to] = [height, 0];
+  const read = (_xs: I32, ys: I32): void => {
+    for (const y of ys) [from, to] = [Math.min(from, y), Math.max(to, y + 1)];
+  };
+  const source = framed(net, { width, height, read });
+  source.read(Int32Array.of(0), coordinates(row, source.height), new Float32Array(0));
+  return { from, to };
+}
+
 /** What a tile leaves of its result: rows of `width` RGB pixels within `data`. */
 export interface Piece {
   /** Its place in the whole result, in output pixels. */
@@ -113,6 +130,9 @@ export class TileBuffers {
     return this.#arrays[name].subarray(0, length);
   }
 }
+
+/** Plans kept at a time: a layout has at most nine sizes of tiles, and two images may go side by side. */
+const MOST_PLANS = 18;
 
 /** Plans of one model by tile size and routing; each is traced once. */
 export class TileRunner {
@@ -154,7 +174,7 @@ export class TileRunner {
     return { data: output, width: width * scale, height: height * scale };
   }
 
-  /** Runs one tile of `source`, which is {@link framed}. */
+  /** Runs one tile of `source`, which is {@link framed}; `onProgress` as in {@link Plan.run}. */
   async tile(
     source: PixelSource,
     row: Span,
@@ -162,15 +182,24 @@ export class TileRunner {
     routing: Routing,
     buffers: TileBuffers,
     signal?: AbortSignal,
+    onProgress?: (share: number) => void,
   ): Promise<Piece> {
     const { scale } = this.model.net.config;
     const [width, height] = [column.to - column.from, row.to - row.from];
     const input = buffers.take("input", width * height * 3);
-    source.read(coordinates(column, source.width), coordinates(row, source.height), input);
+    const [xs, ys] = [coordinates(column, source.width), coordinates(row, source.height)];
+    const pauses = new Pauses();
+    const atOnce = rowsAtOnce(width * 3);
+    for (let y = 0; y < height; y += atOnce) {
+      const to = Math.min(y + atOnce, height);
+      source.read(xs, ys.subarray(y, to), input.subarray(y * width * 3, to * width * 3));
+      await pauses.pause();
+    }
     // Noise is keyed by the tile's origin, so results do not depend on the order of the tiles.
     const noiseTile = routing.routing === "sampled" ? row.from * 65_536 + column.from : 0;
     const output = buffers.take("output", input.length * scale * scale);
-    const data = await this.plan(width, height, routing).run(input, signal, { noiseTile, output });
+    const settings = { noiseTile, output, onProgress };
+    const data = await this.plan(width, height, routing).run(input, signal, settings);
     const stride = width * scale * 3;
     const [skipX, skipY] = [column.keepFrom - column.from, row.keepFrom - row.from];
     return {
@@ -184,14 +213,22 @@ export class TileRunner {
     };
   }
 
+  /** Frees all plans; those that run end first. */
+  release(): void {
+    for (const plan of this.#plans.values()) plan.release();
+    this.#plans.clear();
+  }
+
   /** The plan for tiles of width x height LR pixels. */
   plan(width: number, height: number, { routing: mode, seed }: Routing): Plan {
     const { net, sites } = this.model;
     const key = `${width}x${height}:${net.architecture.routes ? `${mode}:${seed}` : ""}`;
     let plan = this.#plans.get(key);
     if (!plan) {
-      if (this.#plans.size >= 8) this.#plans.clear();
-      plan = new Plan(net, sites, width, height, { mode, seed });
+      if (this.#plans.size >= MOST_PLANS) this.release();
+      // Tiles of rows do not know the places of their tokens: such models run op by op.
+      const fused = !(this.model.quantised && hasTokenRanges(this.model.quantised.policy));
+      plan = new Plan(net, sites, width, height, { mode, seed }, fused);
       this.#plans.set(key, plan);
     }
     return plan;

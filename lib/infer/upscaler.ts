@@ -1,106 +1,83 @@
 /**
- * Enlarges images of any kind that PNG knows with one model, as a whole (run) or strip by strip into
- * a file (save). Images smaller than half a window are mirrored up to it, and the result is cropped
- * again. How kinds of images are handled: strips.ts; how much memory it takes: budget.ts.
+ * Enlarges images of any kind that PNG knows with one model: as a whole (run), strip by strip into a
+ * file (save), or strip by strip to whoever asks (stream). Images smaller than half a window are
+ * mirrored up to it, and the result is cropped again. How kinds of images are handled: strips.ts; how
+ * much memory it takes: budget.ts; in which order runs go: queue.ts.
  */
-import { expected, Spr2qError } from "../errors.ts";
+import { native, setThreads } from "../binding.ts";
+import { stopped } from "../errors.ts";
 import { fillFileAtomic } from "../io/files.ts";
-import { decodeBytes, type ImageShape, outlinePng, readPng } from "../io/png.ts";
-import { pngWriterBytes, writePng } from "../io/png_writer.ts";
-import { checkRaster, type RasterImage } from "../io/raster.ts";
-import type { RoutingMode } from "../nn/routing.ts";
-import { Budget, type TileChoice } from "./budget.ts";
+import { outlineImage, readImage } from "../io/pictures.ts";
+import type { ImageShape } from "../io/png.ts";
+import { pngChunks, writePng } from "../io/png_writer.ts";
+import type { RasterImage } from "../io/raster.ts";
+import { Budget, enlarged, savingBytes } from "./budget.ts";
+import { type Call, Calls, type RunMessage } from "./calls.ts";
 import { type Model, openModel } from "./model.ts";
-import { samples, strips } from "./strips.ts";
-import { type RunOptions, type Tiling, TileRunner } from "./tiles.ts";
+import { ShareReporter } from "./progress.ts";
+import { type ImageRows, isRows, samples } from "./rows.ts";
+import {
+  type Band,
+  checkLimit,
+  checkOut,
+  checkSides,
+  checkUpscalable,
+  disposed,
+  type LoadOptions,
+  type RunImageOptions,
+  type Saved,
+  settled,
+  type Stats,
+  type UpscaleOptions,
+  type UpscalerOptions,
+} from "./settings.ts";
+import { isShared, openShared, type SharedModel, shareModel } from "./share.ts";
+import { type Strip, strips } from "./strips.ts";
+import { type RunOptions, TileRunner } from "./tiles.ts";
 
-/** Samples a result of run() may have: 2^28 are as many as the largest PNG read here. */
-export const MAX_RESULT_SAMPLES: number = 2 ** 28;
-/** Least side in pixels: one row or column shows no gradient that could be continued. */
-export const LEAST_SIDE = 2;
-
-/** What {@link Upscaler.load} fixes for every run, unless a run says otherwise. */
-export interface UpscalerOptions {
-  /** Default "auto". */
-  readonly tile?: TileChoice;
-  /** Default "sampled", which the published numbers need. */
-  readonly routing?: RoutingMode;
-  /** Seed of the sampled routing; default 0. The same seed gives the same pixels. */
-  readonly seed?: number;
-  /**
-   * Bytes that a run may hold beside the model: ERR_OUT_OF_MEMORY where it needs more, and "auto"
-   * is the largest tile that fits. Default: what the system can give, and "auto" goes by size.
-   */
-  readonly maxMemory?: number;
-}
-
-/** Options of one run. */
-export interface UpscaleOptions extends UpscalerOptions {
-  readonly signal?: AbortSignal;
-  /** Called after each tile with the share of the image done, 0 to 1. */
-  readonly onProgress?: (share: number) => void;
-}
-
-/** What {@link Upscaler.save} did. */
-export interface Saved {
-  /** Sides of the result in pixels. */
-  readonly width: number;
-  readonly height: number;
-  /** How the image was cut. */
-  readonly tiling: Tiling;
+/** What the runs of an upscaler need, together until dispose(). */
+interface Engine {
+  readonly model: Model;
+  readonly runner: TileRunner;
+  readonly budget: Budget;
 }
 
 /**
- * ERR_IMAGE unless `image` is sound, two pixels or more a side, and (unless it goes to a file strip
- * by strip) its result not too large.
+ * A model ready to enlarge images. Runs are computed on threads of the addon's own, one at a time in
+ * the order in which they were asked for; the event loop stays free. Call `dispose()` (or declare it
+ * with `using`) when done, or `await using` to let what is asked for end first.
  */
-export function checkUpscalable(
-  image: RasterImage,
-  scale: number,
-  name = "image",
-  whole = true,
-): void {
-  checkRaster(image, name);
-  const { width, height } = image;
-  const got = `${width}x${height}`;
-  if (Math.min(width, height) < LEAST_SIDE) {
-    const fix = "Repeat its row or column first: a single one holds nothing to reconstruct.";
-    throw expected("ERR_IMAGE", name, `sides of at least ${LEAST_SIDE} pixels`, got, fix);
-  }
-  if (whole && width * height * 3 * scale ** 2 > MAX_RESULT_SAMPLES) {
-    const most = Math.floor(MAX_RESULT_SAMPLES / 3 / scale ** 2);
-    const fix = "Write it to a file with save(), or cut it into parts.";
-    throw expected("ERR_IMAGE", name, `at most ${most} pixels at x${scale}`, got, fix);
-  }
-}
-
-/** A model ready to enlarge images. Call `dispose()` (or declare it with `using`) when done. */
 export class Upscaler {
-  /** What the model's file says; null once disposed. */
-  #model: Model | null;
+  #engine: Engine | null;
   readonly #defaults: UpscalerOptions;
-  #runner: TileRunner | null;
-  #budget: Budget | null;
-  readonly #running = new Set<AbortController>();
+  readonly #calls = new Calls();
 
+  /** ERR_ARGUMENT for a limit that is none. */
   constructor(model: Model, options: UpscalerOptions = {}) {
-    this.#model = model;
-    this.#runner = new TileRunner(model);
-    this.#budget = new Budget(this.#runner);
+    const runner = new TileRunner(model);
+    this.#engine = { model, runner, budget: new Budget(runner) };
     this.#defaults = options;
     checkLimit(options.maxMemory);
   }
 
-  /** Opens a model file of any kind; errors are those of {@link openModel}. */
-  static async load(path: string, options: UpscalerOptions = {}): Promise<Upscaler> {
+  /**
+   * Opens a model file of any kind (.pth or .safetensors, full precision or quantised; the file
+   * knows its architecture, scale and bits), or what {@link Upscaler.share} gave in any thread of
+   * this process. Errors are those of {@link openModel}, and ERR_ABORTED.
+   */
+  static async load(source: string | SharedModel, options: LoadOptions = {}): Promise<Upscaler> {
     checkLimit(options.maxMemory);
-    return new Upscaler(await openModel(path), options);
+    const { threads, signal } = options;
+    if (signal?.aborted) throw stopped("Loading", signal);
+    if (threads !== undefined) setThreads(threads);
+    const model = isShared(source) ? openShared(source) : await openModel(source);
+    if (signal?.aborted) throw stopped("Loading", signal);
+    return new Upscaler(model, options);
   }
 
   /** The model; ERR_DISPOSED after dispose(). */
   get model(): Model {
-    if (!this.#model) throw disposed();
-    return this.#model;
+    return this.#alive().model;
   }
 
   /** Factor by which both sides grow. */
@@ -114,20 +91,23 @@ export class Upscaler {
   }
 
   /**
-   * The image `scale` times as large, with the same channels and depth. Runs may overlap. Throws
-   * ERR_IMAGE for an image that is damaged, too small or too large, ERR_OUT_OF_MEMORY before
-   * anything is allocated (the image itself is not counted, the result is), ERR_ABORTED once
-   * `signal` fires, ERR_DISPOSED where dispose() came first.
+   * The image `scale` times as large, with the same channels and depth. The image is looked at until
+   * the promise is settled and must not change before. Rejects with ERR_IMAGE for an image that is
+   * damaged, too small or too large, ERR_SHAPE for an `out` that does not fit, ERR_OUT_OF_MEMORY
+   * before anything is allocated (the image itself is not counted, the result is), ERR_ABORTED as
+   * soon as `signal` fires, ERR_DISPOSED where dispose() came first.
    */
-  async run(image: RasterImage, options: UpscaleOptions = {}): Promise<RasterImage> {
+  async run(image: RasterImage, options: RunImageOptions = {}): Promise<RasterImage> {
     const { scale } = this;
     checkUpscalable(image, scale);
-    return this.#guarded(options, async (runner, signal) => {
-      const shape = enlarged(image, scale);
+    const shape = enlarged(image, scale);
+    if (options.out) checkOut(options.out, shape);
+    return this.#inTurn("run", image, options, async (engine, call) => {
       const length = shape.width * shape.height * shape.channels;
-      const settings = this.#settings(image, (length * shape.depth) / 8, options, signal);
-      const data = samples(length, shape.depth);
-      for await (const strip of strips(runner, image, settings)) {
+      const held = options.out ? 0 : (length * shape.depth) / 8;
+      const settings = this.#settings(engine, image, held, options, call);
+      const data = options.out ?? samples(length, shape.depth);
+      for await (const strip of strips(engine.runner, image, settings)) {
         data.set(strip.data, strip.y * shape.width * shape.channels);
       }
       return { ...shape, data };
@@ -135,13 +115,41 @@ export class Upscaler {
   }
 
   /**
-   * Reads a PNG that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save() would,
-   * before it is decoded, and else as {@link readPng} and {@link checkUpscalable}.
+   * The enlarged image as bands of whole rows from top to bottom, each `scale` times as wide and as
+   * many rows as a row of tiles leaves. Of the result only one band is held; of an image given as
+   * {@link ImageRows} (without alpha), only the rows under the tiles at work. Between two bands other
+   * runs have their turn, so a slow reader holds nobody up. Ends early (`break`) without an error;
+   * throws as run() does, and ERR_SHAPE where rows of the image are missing or too many.
+   */
+  async *stream(
+    image: RasterImage | ImageRows,
+    options: UpscaleOptions = {},
+  ): AsyncGenerator<Band, void, undefined> {
+    for await (const { y, height, data } of this.#bands(image, options)) {
+      yield { y, height, data: data.slice() };
+    }
+  }
+
+  /** The enlarged image as the bytes of a PNG file, in order; else as {@link Upscaler.stream}. */
+  png(
+    image: RasterImage | ImageRows,
+    options: UpscaleOptions = {},
+  ): AsyncGenerator<Uint8Array, void, undefined> {
+    const bands = this.#bands(image, options);
+    const rows = async function* () {
+      for await (const { data } of bands) yield data;
+    };
+    return pngChunks(enlarged(image, this.scale), rows());
+  }
+
+  /**
+   * Reads an image that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save()
+   * would, before it is decoded, and else as {@link readImage} and {@link checkUpscalable}.
    */
   async read(path: string, options: UpscalerOptions = {}): Promise<RasterImage> {
-    const outline = await outlinePng(path);
-    if (outline) this.#settings(outline, savingBytes(outline, this.scale), options);
-    const image = await readPng(path);
+    const outline = await outlineImage(path);
+    if (outline) this.#settings(this.#alive(), outline, savingBytes(outline, this.scale), options);
+    const image = await readImage(path);
     checkUpscalable(image, this.scale, path, false);
     return image;
   }
@@ -155,100 +163,138 @@ export class Upscaler {
   async save(image: RasterImage, path: string, options: UpscaleOptions = {}): Promise<Saved> {
     const { scale } = this;
     checkUpscalable(image, scale, "image", false);
-    return this.#guarded(options, async (runner, signal) => {
-      const settings = this.#settings(image, savingBytes(image, scale), options, signal);
+    return this.#inTurn("save", image, options, async (engine, call) => {
+      const held = savingBytes(image, scale);
+      const settings = this.#settings(engine, image, held, options, call);
       const shape = enlarged(image, scale);
       const rows = async function* () {
-        for await (const strip of strips(runner, image, settings)) yield strip.data;
+        for await (const strip of strips(engine.runner, image, settings)) yield strip.data;
       };
-      await fillFileAtomic(path, (append) => writePng(shape, rows(), append));
+      await fillFileAtomic(path, (append) =>
+        writePng(shape, rows(), (bytes) => {
+          call.signal.throwIfAborted();
+          return append(bytes);
+        }),
+      );
       return { width: shape.width, height: shape.height, tiling: settings.tiling };
     });
   }
 
-  /** Stops what is running (ERR_DISPOSED there) and lets the model go. May be called again. */
+  /** What this upscaler does and has done. ERR_DISPOSED after dispose(). */
+  stats(): Stats {
+    return {
+      ...this.#calls.stats,
+      peakBytes: native().peakBytes(false),
+      device: "cpu",
+      isa: native().backendName(),
+      bits: this.bits,
+    };
+  }
+
+  /**
+   * The model's weights in memory that all threads of this process can see, to be posted to a worker
+   * (`postMessage`, `workerData`) and given to {@link Upscaler.load} there: no worker reads the file
+   * or holds weights of its own. Stays valid after dispose().
+   */
+  share(): SharedModel {
+    return shareModel(this.model);
+  }
+
+  /** Stops what runs and what waits (ERR_DISPOSED there) and frees the model. May be called again. */
   dispose(): void {
-    this.#model = null;
-    this.#runner = null;
-    this.#budget = null;
-    for (const controller of this.#running) controller.abort();
+    const engine = this.#engine;
+    this.#engine = null;
+    this.#calls.fail(disposed());
+    engine?.runner.release();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
   }
 
-  /** Runs `body` so that `signal` and dispose() stop it, and its tiles stop with it. */
-  async #guarded<T>(
+  /** Waits until everything asked for has ended, then disposes. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#calls.idle();
+    this.dispose();
+  }
+
+  #alive(): Engine {
+    if (!this.#engine) throw disposed();
+    return this.#engine;
+  }
+
+  #open(kind: RunMessage["kind"], image: ImageShape, signal?: AbortSignal): Call {
+    const { width, height, channels, depth } = image;
+    const { scale, bits } = this;
+    const shape = { width, height, channels, depth };
+    return this.#calls.open(signal, { kind, image: shape, scale, bits, device: "cpu" });
+  }
+
+  /** Runs `body` when its turn has come, so that whatever stops the call stops its tiles too. */
+  async #inTurn<T>(
+    kind: "run" | "save",
+    image: ImageShape,
     options: UpscaleOptions,
-    body: (runner: TileRunner, signal: AbortSignal) => Promise<T>,
+    body: (engine: Engine, call: Call) => Promise<T>,
   ): Promise<T> {
-    if (!this.#runner) throw disposed();
-    const controller = new AbortController();
-    const stop = (): void => controller.abort(options.signal?.reason);
-    if (options.signal?.aborted) stop();
-    options.signal?.addEventListener("abort", stop, { once: true });
-    this.#running.add(controller);
+    const call = this.#open(kind, image, options.signal);
     try {
-      controller.signal.throwIfAborted();
-      return await body(this.#runner, controller.signal);
+      const result = await this.#calls.turn(call, () => body(this.#alive(), call));
+      this.#calls.finish(call);
+      return result;
     } catch (cause) {
-      if (!controller.signal.aborted) throw cause;
-      if (!this.#model) throw disposed();
-      throw new Spr2qError("ERR_ABORTED", "Upscaling was stopped before its end.", { cause });
+      const error = call.error(cause);
+      this.#calls.close(call, error);
+      throw error;
+    }
+  }
+
+  /** Strips of a result, each made in a turn of its own and overwritten by the next. */
+  async *#bands(
+    image: RasterImage | ImageRows,
+    options: UpscaleOptions,
+  ): AsyncGenerator<Strip, void, undefined> {
+    if (isRows(image)) checkSides(image);
+    else checkUpscalable(image, this.scale, "image", false);
+    const call = this.#open("stream", image, options.signal);
+    let walk: AsyncGenerator<Strip> | null = null;
+    const next = (): Promise<IteratorResult<Strip>> => {
+      const engine = this.#alive();
+      walk ??= strips(engine.runner, image, this.#settings(engine, image, 0, options, call));
+      return walk.next();
+    };
+    try {
+      for (;;) {
+        const { value, done } = await this.#calls.turn(call, next);
+        if (done) break;
+        yield value;
+      }
+      this.#calls.finish(call);
+    } catch (cause) {
+      const error = call.error(cause);
+      this.#calls.close(call, error);
+      throw error;
     } finally {
-      options.signal?.removeEventListener("abort", stop);
-      this.#running.delete(controller);
-      controller.abort(); // a tile may still run where writing its rows failed
+      this.#calls.close(call); // also where the reader left
+      await (walk as AsyncGenerator<Strip> | null)?.return(undefined);
     }
   }
 
   /** Tiling and routing of one run that holds `held` bytes beside its work. */
   #settings(
+    { budget }: Engine,
     image: ImageShape,
     held: number,
     options: UpscaleOptions,
-    signal?: AbortSignal,
+    call?: Call,
   ): RunOptions {
-    const {
-      tile = "auto",
-      routing = "sampled",
-      seed = 0,
-      maxMemory,
-    } = {
-      ...this.#defaults,
-      ...defined(options),
-    };
-    checkLimit(maxMemory);
+    const { tile, routing, seed, maxMemory } = settled(this.#defaults, options);
     const how = { routing, seed };
-    if (!this.#budget) throw disposed();
-    const { tiling } = this.#budget.fit(image, tile, how, held, maxMemory);
-    return { ...how, tiling, signal, onProgress: options.onProgress };
+    const { tiling } = budget.fit(image, tile, how, held, maxMemory);
+    if (!call) return { ...how, tiling };
+    const reporter = new ShareReporter(options.onProgress, call.fail);
+    const onProgress = (share: number): void =>
+      share < 1 ? reporter.update(share) : reporter.finish();
+    return { ...how, tiling, signal: call.signal, onProgress };
   }
-}
-
-/** `options` without entries that are undefined. */
-function defined<T extends object>(options: T): Partial<T> {
-  const entries = Object.entries(options).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(entries) as Partial<T>;
-}
-
-function checkLimit(maxMemory: number | undefined): void {
-  if (maxMemory === undefined || maxMemory > 0) return;
-  throw expected("ERR_ARGUMENT", "maxMemory", "a number of bytes above 0", `${maxMemory}`);
-}
-
-/** Bytes that save() holds beside the work of strips. */
-function savingBytes(image: ImageShape, scale: number): number {
-  return decodeBytes(image) + pngWriterBytes(enlarged(image, scale));
-}
-
-/** Size and kind of the result. */
-function enlarged({ width, height, channels, depth }: ImageShape, scale: number): ImageShape {
-  return { width: width * scale, height: height * scale, channels, depth };
-}
-
-function disposed(): Spr2qError {
-  const fix = "Load the model again with Upscaler.load().";
-  return expected("ERR_DISPOSED", "upscaler", "one in use", "one after dispose()", fix);
 }

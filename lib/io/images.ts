@@ -7,6 +7,7 @@ import { basename, extname, join } from "node:path";
 import { expected, Spr2qError } from "../errors.ts";
 import { bicubicResize } from "../metrics/resize.ts";
 import { ioError } from "./files.ts";
+import { type ImageKind, kindOfName } from "./image_kind.ts";
 import { readPng } from "./png.ts";
 import { cropRaster, modcrop, type RasterImage, toRgb8 } from "./raster.ts";
 
@@ -29,14 +30,23 @@ export interface LoadedPair {
 }
 
 /**
- * Paths of the PNG files in `dir` (not in folders below it), in order of their names. Hidden files
- * are left out. Throws ERR_IO where the folder cannot be read, ERR_DATA where it holds no PNG.
+ * Paths of the PNG files in `dir` (not in folders below it), or of all `kinds` given, in order of
+ * their names. Hidden files are left out. Throws ERR_IO where the folder cannot be read, ERR_DATA
+ * where it holds none.
  */
-export async function listImages(dir: string): Promise<string[]> {
-  const names = (await namesIn(dir)).filter((name) => /^[^.].*\.png$/i.test(name)).sort();
+export async function listImages(
+  dir: string,
+  kinds: readonly ImageKind[] = ["png"],
+): Promise<string[]> {
+  const wanted = (name: string): boolean => {
+    const kind = kindOfName(name);
+    return kind !== null && kinds.includes(kind) && !name.startsWith(".");
+  };
+  const names = (await namesIn(dir)).filter(wanted).sort();
   if (names.length === 0) {
-    const fix = "Images must lie in the folder itself, as PNG files.";
-    throw expected("ERR_DATA", dir, "at least one PNG image", "none", fix);
+    const spoken = kinds.length === 1 ? "PNG" : "PNG, JPEG, WebP or AVIF";
+    const fix = `Images must lie in the folder itself, as ${spoken} files.`;
+    throw expected("ERR_DATA", dir, `at least one ${spoken} image`, "none", fix);
   }
   return names.map((name) => join(dir, name));
 }

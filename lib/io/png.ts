@@ -3,7 +3,7 @@
  * expanded to RGB, a transparent colour becomes an alpha channel, fewer than 8 bits become 8.
  * Colour profiles and gamma are left aside: super-resolution keeps whatever the samples mean.
  */
-import { open, readFile, stat } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { PNG } from "pngjs";
 import { Spr2qError } from "../errors.ts";
 import { ioError } from "./files.ts";
@@ -11,7 +11,6 @@ import {
   checkHeader,
   checkPng,
   COLOR_TYPE_OF_CHANNELS,
-  HEADER_END,
   type Header,
   type PngContainer,
 } from "./png_container.ts";
@@ -43,29 +42,16 @@ export async function readPng(path: string, options: DecodeOptions = {}): Promis
 export type ImageShape = Omit<RasterImage, "data">;
 
 /**
- * Size and kind of the image in a PNG file, from its header alone; null for what is no regular file
- * and can be read but once. The channels leave out the alpha of a transparent colour, which only the
- * whole file shows. Throws ERR_IO and ERR_IMAGE as {@link readPng}.
+ * Size and kind of the image in a PNG whose first HEADER_END bytes (more may follow) are `head`. The
+ * channels leave out the alpha of a transparent colour, which only the whole file shows. Throws
+ * ERR_IMAGE as {@link decodePng}.
  */
-export async function outlinePng(
-  path: string,
+export function outlinePng(
+  head: Uint8Array,
+  name: string,
   options: DecodeOptions = {},
-): Promise<ImageShape | null> {
-  const head = Buffer.alloc(HEADER_END);
-  let got = 0;
-  try {
-    if (!(await stat(path)).isFile()) return null;
-    const file = await open(path, "r");
-    try {
-      got = (await file.read(head, 0, head.length, 0)).bytesRead;
-    } finally {
-      await file.close();
-    }
-  } catch (cause) {
-    throw ioError("read the image", path, cause);
-  }
-  const maxSamples = options.maxSamples ?? DEFAULT_MAX_SAMPLES;
-  const header = checkHeader(head.subarray(0, got), path, maxSamples);
+): ImageShape {
+  const header = checkHeader(head, name, options.maxSamples ?? DEFAULT_MAX_SAMPLES);
   const { width, height } = header;
   const depth = header.bitDepth === 16 ? 16 : 8;
   return { width, height, channels: channelsOf({ ...header, transparency: null }), depth };

@@ -35,17 +35,38 @@ export async function writePng(
   rows: AsyncIterable<RasterImage["data"]> | Iterable<RasterImage["data"]>,
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<void> {
-  await write(Buffer.concat([SIGNATURE, chunk("IHDR", header(shape))]));
+  for await (const bytes of pngChunks(shape, rows)) await write(bytes);
+}
+
+/**
+ * The bytes of a PNG of `shape` as they come, in chunks that the receiver may keep; `rows` as for
+ * {@link writePng}. ERR_SHAPE where the rows are too many or too few; errors of `rows` pass, and
+ * `rows` is closed where the reader leaves early.
+ */
+export async function* pngChunks(
+  shape: ImageShape,
+  rows: AsyncIterable<RasterImage["data"]> | Iterable<RasterImage["data"]>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  yield Buffer.concat([SIGNATURE, chunk("IHDR", header(shape))]);
   // A mark of one byte: the next block is asked for when zlib has used up the one before.
   const deflate = createDeflate({
     level: DEFLATE_LEVEL,
     chunkSize: CHUNK_BYTES,
     writableHighWaterMark: 1,
   } as ZlibOptions);
-  await pipeline(filtered(shape, rows), deflate, async (deflated: AsyncIterable<Buffer>) => {
-    for await (const bytes of portions(deflated)) await write(chunk("IDAT", bytes));
-  });
-  await write(chunk("IEND", Buffer.alloc(0)));
+  const fed = pipeline(filtered(shape, rows), deflate).then(
+    () => null,
+    (error: unknown) => ({ error }),
+  );
+  try {
+    for await (const bytes of portions(deflate)) yield chunk("IDAT", bytes);
+    yield chunk("IEND", Buffer.alloc(0));
+  } catch (cause) {
+    throw (await fed)?.error ?? cause; // zlib only says that its input ended
+  } finally {
+    deflate.destroy();
+    await fed;
+  }
 }
 
 function header({ width, height, channels, depth }: ImageShape): Buffer {

@@ -113,18 +113,26 @@ export function toRgb8(image: RasterImage): RasterImage & { readonly data: Uint8
 }
 
 /** The top-left `width` x `height` pixels of an image (a copy, unless that is all of it). */
-export function cropRaster(image: RasterImage, width: number, height: number): RasterImage {
+export function cropRaster(
+  image: RasterImage,
+  width: number,
+  height: number,
+  x = 0,
+  y = 0,
+): RasterImage {
   checkRaster(image);
   if (width === image.width && height === image.height) return image;
-  if (!(width >= 1 && height >= 1 && width <= image.width && height <= image.height)) {
+  const inside = x >= 0 && y >= 0 && x + width <= image.width && y + height <= image.height;
+  if (!(width >= 1 && height >= 1 && inside)) {
     const wanted = `at most ${image.width}x${image.height} pixels`;
-    throw expected("ERR_IMAGE", "crop", wanted, `${width}x${height}`);
+    const got = x || y ? `${width}x${height} at (${x}, ${y})` : `${width}x${height}`;
+    throw expected("ERR_IMAGE", "crop", wanted, got);
   }
   const row = width * image.channels;
   const data = image.depth === 8 ? new Uint8Array(row * height) : new Uint16Array(row * height);
-  for (let y = 0; y < height; y++) {
-    const from = y * image.width * image.channels;
-    data.set(image.data.subarray(from, from + row), y * row);
+  for (let line = 0; line < height; line++) {
+    const from = ((y + line) * image.width + x) * image.channels;
+    data.set(image.data.subarray(from, from + row), line * row);
   }
   return { ...image, width, height, data };
 }

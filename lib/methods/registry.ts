@@ -1,12 +1,30 @@
 /** The methods that this project knows; a new one is a file beside this and its line here. */
 import { expected } from "../errors.ts";
 import type { Method } from "../train/method.ts";
+import { CONDIQUANT } from "./condiquant.ts";
+import { DBDC_PAC } from "./dbdc_pac.ts";
+import { FIMA_Q } from "./fima_q.ts";
+import { MAMBAQUANT } from "./mambaquant.ts";
+import { PTQ4VM } from "./ptq4vm.ts";
+import { QUAMBA } from "./quamba.ts";
 import { DOBI, MINMAX, PERCENTILE } from "./ranges_only.ts";
 import { SPR2Q } from "./spr2q.ts";
 import { TWO_D_QUANT } from "./two_d_quant.ts";
 
 /** Every method, SPR2Q first. */
-export const METHODS: readonly Method[] = [SPR2Q, MINMAX, PERCENTILE, DOBI, TWO_D_QUANT];
+export const METHODS: readonly Method[] = [
+  SPR2Q,
+  MINMAX,
+  PERCENTILE,
+  DOBI,
+  TWO_D_QUANT,
+  CONDIQUANT,
+  DBDC_PAC,
+  PTQ4VM,
+  QUAMBA,
+  MAMBAQUANT,
+  FIMA_Q,
+];
 
 /** The method called `name`; ERR_ARGUMENT lists those that exist. */
 export function methodNamed(name: string): Method {

@@ -4,7 +4,9 @@
  * calibration loss fell.
  */
 import { Spr2qError } from "../errors.ts";
+import { conditionedTeacher } from "./condiquant.ts";
 import { RECIPES } from "../quant/recipes.ts";
+import type { DynamicGate } from "../quant/gate.ts";
 import { gatesOf } from "../quant/rectifier.ts";
 import { createStudent, type Student } from "../quant/student.ts";
 import { distill } from "../train/distill.ts";
@@ -33,8 +35,9 @@ export const SPR2Q: Method = {
   takesLeads: true,
   prepare(context) {
     const { memory, teacher, policy, recipe, groups, seed } = context;
-    const patches = context.calibration(recipe.calibrationPatches);
-    const student = createStudent(memory, teacher, policy, recipe, groups, patches, seed);
+    const from = context.condition ? conditionedTeacher(context) : { net: teacher, metadata: {} };
+    const patches = context.calibration();
+    const student = createStudent(memory, from.net, policy, recipe, groups, patches, seed);
     const rgt = distillationStage(context, student, {
       name: "rgt",
       iterations: recipe.iterations,
@@ -45,10 +48,14 @@ export const SPR2Q: Method = {
       student,
       stages: [rgt, osrc],
       table: () => osrc.table(),
+      dynamicGates: osrc.dynamicGates,
       metadata: {
+        ...from.metadata,
         rank: `${groups.rank}`,
         rectifiers: `${groups.experts}`,
         osrc: `${recipe.osrcIterations}`,
+        gate: recipe.gate,
+        tuning: recipe.tuning,
       },
     };
   },
@@ -63,12 +70,15 @@ class Osrc implements MethodStage {
   #start: OsrcStart | null = null;
   #after: number | null = null;
   #kept: RoutingTable["kept"] = "trained";
+  readonly #dynamic: ReadonlyMap<string, DynamicGate>;
 
   constructor(context: MethodContext, student: Student) {
     const { recipe } = context;
     this.#context = context;
     this.#student = student;
-    this.iterations = student.sites.rectifiers.size > 0 ? recipe.osrcIterations : 0;
+    this.#dynamic = new Map(student.sites.gates);
+    const gated = student.sites.rectifiers.size > 0 && recipe.gate !== "uniform";
+    this.iterations = gated ? recipe.osrcIterations : 0;
     this.#stage = distillationStage(context, student, {
       name: "osrc",
       iterations: this.iterations,
@@ -91,6 +101,11 @@ class Osrc implements MethodStage {
 
   step(at: number): ReturnType<MethodStage["step"]> {
     return this.#stage.step(at);
+  }
+
+  /** The input-dependent gates that RGT trained; none where gates are static. */
+  get dynamicGates(): ReadonlyMap<string, DynamicGate> {
+    return this.#dynamic;
   }
 
   /** Gates that did not lower the calibration loss are put back. */

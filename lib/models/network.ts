@@ -136,6 +136,10 @@ export interface Trace {
   readonly layers: Var[];
   /** Output of every group, after its convolution and residual. */
   readonly groups: Var[];
+  /** What every layer was given, where asked for. */
+  readonly entering?: { readonly at: LayerPlace; readonly x: Var }[];
+  /** May put an op of its own on a layer's output, to see the gradient that arrives there. */
+  readonly watch?: (g: Graph, layer: number, output: Var) => Var;
 }
 
 /** A network: architecture, configuration, and weights under their checkpoint names. */
@@ -233,6 +237,7 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     const [batch, h, w] = x.shape;
     const { height, width } = this.#padded(h, w);
     const grid = { batch, height, width };
+    sites.begin?.(grid, window);
     const conv = (name: string, input: Var): Var =>
       ops.conv2d(g, input, this.get(`${name}.weight`), this.get(`${name}.bias`), grid);
     const norm = (name: string, input: Var): Var =>
@@ -250,9 +255,11 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
         const prefix = this.architecture.layerPrefix(group, layer);
         const shift = layer % 2 === 0 ? 0 : window / 2;
         const at: LayerPlace = { ...grid, heads, window, shift, prefix, index: index++ };
+        trace?.entering?.push({ at, x: tokens });
         tokens = g.checkpoint(tokens, (inner, input) =>
           this.architecture.layer(inner, this, at, input, sites, router),
         );
+        tokens = trace?.watch?.(g, at.index, tokens) ?? tokens;
         trace?.layers.push(tokens);
       }
       tokens = g.scope(() => ops.add(g, conv(`layers.${group}.conv`, tokens), entering));

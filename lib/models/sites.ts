@@ -10,6 +10,8 @@ import type { LayerWeights } from "./network.ts";
 
 /** `key` is the checkpoint name of the module without ".weight". */
 export interface Sites {
+  /** Tells the token grid of the pass that begins, in whole windows of side `window`. */
+  begin?(grid: ops.Grid, window: number): void;
   linear(g: Graph, key: string, x: Var, weight: Var, bias: Var | null): Var;
   depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var;
   attention(

@@ -4,7 +4,13 @@
  * not counted), MACs on the padded input, LayerNorm 5 an element, scan 9 N D L + N D, an n-bit MAC
  * as n/32 of a float one. Nothing here is measured.
  */
-import type { Architecture, NetworkConfig, Operands } from "../models/network.ts";
+import {
+  type Architecture,
+  layerPrefixes,
+  type MacItem,
+  type NetworkConfig,
+  type Operands,
+} from "../models/network.ts";
 import { codedTensors } from "./layout.ts";
 import { inScope, type Policy } from "./policy.ts";
 
@@ -122,12 +128,28 @@ export function macRows(
   input: CountedInput = countedInput(config.scale),
 ): MacRow[] {
   const tokens = tokensOf(config, input);
-  return architecture.macs(config).map(({ name, instances, macs, once, operands }) => ({
+  const items = [...architecture.macs(config), ...rotationItems({ architecture, config }, policy)];
+  return items.map(({ name, instances, macs, once, operands }) => ({
     name,
     instances,
     macs: instances * macs * (once ? 1 : tokens),
     bits: operandBits(operands, policy),
   }));
+}
+
+/** Begins the names of rows of {@link macRows} that are online rotations. */
+export const ROTATION = "rotation before ";
+
+/** The online rotations of a method: a float product of (in, in) for every token. */
+function rotationItems({ architecture, config }: Design, policy: Policy | null): MacItem[] {
+  const layers = layerPrefixes(architecture, config);
+  const shapes = new Map(architecture.parameterSpecs(config).map((one) => [one.name, one.shape]));
+  return Object.keys(policy?.rotations ?? {}).map((name) => {
+    const [, inputs] = shapes.get(`${layers[0]}${name}.weight`)!;
+    const instances = layers.length;
+    const title = `${ROTATION}${name}`;
+    return { name: title, instances, macs: inputs ** 2, once: false, operands: "float" };
+  });
 }
 
 /** MACs of one pass, in units (not G). */

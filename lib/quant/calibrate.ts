@@ -4,13 +4,13 @@
  * authors' code does.
  */
 import { Graph, Var } from "../autograd.ts";
-import type { F32 } from "../binding.ts";
+import type { F32, I32 } from "../binding.ts";
 import type { Network } from "../models/network.ts";
 import { Router } from "../nn/routing.ts";
 import type { Memory } from "../tensor.ts";
-import type { Bounds } from "./codes.ts";
+import { type Bounds, jointBounds } from "./codes.ts";
 import { dobi, type RangeSearch } from "./ranges.ts";
-import { jointBounds, type QuantisedSites, type SiteKind } from "./sites.ts";
+import type { QuantisedSites, SiteKind } from "./sites.ts";
 
 /** Activations are thinned to about this many values before the search; extremes stay. */
 const SEARCH_VALUES = 400_000;
@@ -51,6 +51,31 @@ function widened([low, high]: readonly [number, number]): [number, number] {
   return [low, high - low < least ? low + least * 1.0001 : high];
 }
 
+/** A range for each place from the values of its tokens. */
+function rangesByPlace(
+  x: Var,
+  places: I32,
+  bits: number,
+  search: RangeSearch,
+): { lower: number[]; upper: number[] } {
+  const columns = x.size / places.length;
+  const rows = new Map<number, number[]>();
+  places.forEach((place, row) => {
+    const list = rows.get(place);
+    if (list) list.push(row);
+    else rows.set(place, [row]);
+  });
+  const [lower, upper]: [number[], number[]] = [[], []];
+  for (const [place, list] of rows) {
+    const values = new Float32Array(list.length * columns);
+    list.forEach((row, i) => {
+      values.set(x.data.subarray(row * columns, (row + 1) * columns), i * columns);
+    });
+    [lower[place], upper[place]] = widened(search(values, bits));
+  }
+  return { lower, upper };
+}
+
 /** Bounds of one site from what it saw. */
 function boundsFor(x: Var, kind: SiteKind, bits: number, search: RangeSearch): Bounds {
   const trainable = (values: ArrayLike<number>): Var =>
@@ -64,6 +89,10 @@ function boundsFor(x: Var, kind: SiteKind, bits: number, search: RangeSearch): B
     );
     const [lower, upper] = [0, 1].map((end) => trainable(ranges.map((range) => range[end])));
     return { lower, upper, granularity, bits };
+  }
+  if (kind.places) {
+    const { lower, upper } = rangesByPlace(x, kind.places, bits, search);
+    return { lower: trainable(lower), upper: trainable(upper), granularity, bits };
   }
   const columns = granularity === "column" ? x.shape[x.shape.length - 1] : 1;
   const sample = thin(x.data, columns);

@@ -7,6 +7,7 @@ import {
   type ProbabilityCodes,
   probabilityBounds,
   type WindowShape,
+  windowAttention,
 } from "../nn/attention.ts";
 import type { Codes } from "./codes.ts";
 
@@ -39,4 +40,21 @@ export function codedWindowAttention(
     const values = [q, k, v].map((operand) => operand.dequantise(g)) as [F32, F32, F32];
     return attentionGradient(g, values, table, bounds, gy, sides);
   });
+}
+
+/** Softmax probabilities of the first sample: its windows hold millions of them. */
+export function sampleProbabilities(
+  g: Graph,
+  [q, k, v]: readonly [Var, Var, Var],
+  table: Var,
+  shape: WindowShape,
+): Var {
+  const values = q.size / shape.batch;
+  const first = [q, k, v].map(
+    (x) => new Var(x.data.subarray(0, values), [values / q.shape[1], q.shape[1]]),
+  );
+  const one = { ...shape, batch: 1 };
+  const held = g.floats(shape.height * shape.width * shape.heads * shape.window ** 2);
+  windowAttention(g, first as [Var, Var, Var], table, one, { kind: "float" }, held);
+  return new Var(held, [held.length]);
 }

@@ -7,9 +7,12 @@ import { type Graph, Var } from "../autograd.ts";
 import type { F32, U8 } from "../binding.ts";
 import * as ops from "../ops.ts";
 
-/** tensor: one range; row: one per row (output channel); column: offsets and one common range. */
-export type Granularity = "tensor" | "row" | "column";
-const GRANULARITY = { tensor: 0, row: 1, column: 2 } as const;
+/**
+ * tensor: one range; row: one per row (output channel); column: offsets and one common range; token:
+ * one per place of a token, spread to rows before anything is coded (token_ranges.ts).
+ */
+export type Granularity = "tensor" | "row" | "column" | "token";
+const GRANULARITY = { tensor: 0, row: 1, column: 2, token: 1 } as const;
 
 /** Bounds of one quantiser. For "column", `upper` holds the one range: x ~ lower[c] + range q/L. */
 export interface Bounds {
@@ -17,6 +20,13 @@ export interface Bounds {
   readonly upper: Var;
   readonly granularity: Granularity;
   readonly bits: number;
+}
+
+/** Lower and upper bound in one vector: the form in which attention and scan take theirs. */
+export function jointBounds(lower: number, upper: number, bits: number): Bounds {
+  const both: F32 = Float32Array.of(lower, upper);
+  const joint = new Var(both, [2], true);
+  return { lower: joint, upper: joint, granularity: "tensor", bits };
 }
 
 /** Codes of a (rows, columns) matrix under `bounds`. */

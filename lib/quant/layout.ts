@@ -9,6 +9,7 @@ import {
 import type { Granularity } from "./codes.ts";
 import { inScope, type Policy } from "./policy.ts";
 import type { QuantisedSites } from "./sites.ts";
+import { placesOf } from "./token_ranges.ts";
 
 /** A site's place in its layer's bounds tensor: granularity and number of values. */
 export interface SiteSpec {
@@ -41,7 +42,10 @@ export function siteOrder(net: Network, sites: QuantisedSites, prefix: string): 
     const { shape, size } = net.get(prefix + tensor);
     const columns = kind === "depthwise" ? shape[0] : size / rowsOf(shape);
     const { granularity } = sites.inputKind(key);
-    put(sites.inputSite(key), granularity === "column" ? columns : 1, 1, granularity);
+    const by = policy.tokenRanges?.[name];
+    const places = by ? placesOf(by, net.config.window) : 1;
+    const lower = granularity === "column" ? columns : places;
+    put(sites.inputSite(key), lower, places, granularity);
     const weight = sites.weightKind(key).granularity;
     const count = weight === "row" ? rowsOf(shape) : 1;
     put(`${key}.w`, count, count, weight);

@@ -4,6 +4,7 @@
  *
  *   NAME             float tensors, half precision, under their checkpoint names
  *   KEY.codes        packed codes of KEY.weight, rows starting on a byte, little-endian in the byte
+ *   KEY.rotation     transposed rotation of KEY's input, half precision, where one is stored
  *   LAYER.bounds     every bound of one layer, float32, in the order of siteOrder()
  */
 import { Var } from "../autograd.ts";
@@ -17,10 +18,11 @@ import { type Architecture, Network, type NetworkConfig } from "../models/networ
 import { ARCHITECTURES, architectureNamed, configProblem } from "../models/registry.ts";
 import { floatsFrom } from "../tensor.ts";
 import { packCodes, unpackCodes } from "./bitpack.ts";
-import { Codes, quantize } from "./codes.ts";
+import { Codes, jointBounds, quantize } from "./codes.ts";
+import { inputsOf, rotationVar } from "./rotation.ts";
 import { codedModules, codedTensors, rowsOf, siteOrder } from "./layout.ts";
 import { type Policy, policyFor, type Scope } from "./policy.ts";
-import { jointBounds, QuantisedSites } from "./sites.ts";
+import { QuantisedSites } from "./sites.ts";
 import type { Student } from "./student.ts";
 
 /** Version of the file layout; readers refuse others. */
@@ -55,6 +57,11 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
         data: packed,
       });
     }
+    for (const [name, source] of Object.entries(policy.rotations ?? {})) {
+      if (source !== "stored") continue;
+      const { shape, data } = sites.rotations.get(prefix + name)!;
+      tensors.set(`${prefix + name}.rotation`, { shape, dtype: "f16", data: toFloat16(data) });
+    }
     const values: number[] = [];
     for (const { site, joint } of siteOrder(net, sites, prefix)) {
       const bounds = sites.bounds.get(site)!;
@@ -75,6 +82,8 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
     scope: policy.scope,
     leads: JSON.stringify(policy.leads),
     ...(policy.granularity ? { granularity: JSON.stringify(policy.granularity) } : {}),
+    ...(policy.rotations ? { rotations: JSON.stringify(policy.rotations) } : {}),
+    ...(policy.tokenRanges ? { token_ranges: JSON.stringify(policy.tokenRanges) } : {}),
     ...metadata,
   });
 }
@@ -145,6 +154,8 @@ function readHeader(metadata: PackMetadata, name: string): Header {
     const policy: Policy = {
       ...policyFor(metadata.scope as Scope, Number(metadata.bits), leads),
       ...(metadata.granularity ? { granularity: JSON.parse(metadata.granularity) } : {}),
+      ...(metadata.rotations ? { rotations: JSON.parse(metadata.rotations) } : {}),
+      ...(metadata.token_ranges ? { tokenRanges: JSON.parse(metadata.token_ranges) } : {}),
     };
     const problem = configProblem(architecture, config);
     if (problem) throw new Error(`expected ${problem}`);
@@ -166,7 +177,13 @@ function readLayer(
   prefix: string,
   take: (key: string, length: number) => HostTensor,
 ): void {
-  const { bits } = sites.policy;
+  const { bits, rotations = {} } = sites.policy;
+  for (const [name, source] of Object.entries(rotations)) {
+    const key = prefix + name;
+    const side = inputsOf(net, key);
+    const stored = source === "stored" ? toFloat32(take(`${key}.rotation`, side * side)) : null;
+    sites.rotations.set(key, rotationVar(side, stored));
+  }
   const order = siteOrder(net, sites, prefix);
   const total = order.reduce((sum, { lower, upper }) => sum + lower + upper, 0);
   const values = toFloat32(take(`${prefix}bounds`, total));
@@ -195,7 +212,7 @@ function readLayer(
     const packed = take(`${key}.codes`, rows * Math.ceil((columns * bits) / 8)).data as U8;
     const bounds = sites.bounds.get(`${key}.w`)!;
     const shape = kind === "depthwise" ? weight.shape : [rows, columns];
-    const narrow = kind === "values";
+    const narrow = kind === "values" || sites.policy.tokenRanges?.[name] !== undefined;
     const codes = narrow ? unpackCodes(packed, rows, columns, bits) : Uint8Array.from(packed);
     sites.frozen.set(key, new Codes(codes, shape, bounds, narrow ? 8 : bits));
   }

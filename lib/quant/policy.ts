@@ -29,7 +29,28 @@ export interface Policy {
   readonly leads: Leads;
   /** Kinds of bounds that single modules have instead of what the leads say, by module name. */
   readonly granularity?: GranularityByModule;
+  /** Modules whose inputs are turned by an orthonormal matrix before their quantiser, online. */
+  readonly rotations?: RotationByModule;
+  /** Modules whose inputs have a range for each place of a token instead of one, by module name. */
+  readonly tokenRanges?: TokenRangesByModule;
 }
+
+/**
+ * Module names to what tells tokens apart: their place in a window (window^2 ranges), or their rank
+ * in the sequence of the scan in RANK_BINS equal parts.
+ */
+export type TokenRangesByModule = Readonly<Record<string, "window" | "rank">>;
+
+/** Parts of the scan's sequence that have ranges of their own. */
+export const RANK_BINS = 64;
+
+/** True where some products are taken of values instead of codes: those of ranges by token. */
+export function hasTokenRanges(policy: Policy): boolean {
+  return Object.keys(policy.tokenRanges ?? {}).length > 0;
+}
+
+/** Module names to where the matrix comes from: by its order alone, or from the model file. */
+export type RotationByModule = Readonly<Record<string, "hadamard" | "stored">>;
 
 /** Module names (models/network.ts) to the kinds of bounds of their inputs and weights. */
 export type GranularityByModule = Readonly<
@@ -57,8 +78,12 @@ export function inScope(policy: Policy, { releasedOnly }: { releasedOnly: boolea
   return !releasedOnly || policy.scope === "released";
 }
 
-/** Bounds of a module's input: one range, or an offset per channel and a common range. */
-export function inputGranularity(policy: Policy, module: CodedModule): "tensor" | "column" {
+/** Bounds of a module's input: one range, one by token, or an offset per channel and one range. */
+export function inputGranularity(
+  policy: Policy,
+  module: CodedModule,
+): "tensor" | "column" | "token" {
+  if (policy.tokenRanges?.[module.name]) return "token";
   const own = policy.granularity?.[module.name]?.input;
   return own ?? (policy.leads.channelOffsets && module.offsets ? "column" : "tensor");
 }

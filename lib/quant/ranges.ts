@@ -69,3 +69,92 @@ export const symmetricMax: RangeSearch = (x, bits) => {
   const [low, high] = extremes(x);
   return symmetric(Math.max(-low, high), bits);
 };
+
+/** Bins of the histogram that {@link densityClipped} walks on. */
+const DENSITY_BINS = 2048;
+
+/**
+ * Density-based dual clipping (DBDC): from a histogram, the end bin that holds fewer values is
+ * dropped, again and again, as long as more than 1 - share of the values are kept.
+ */
+export function densityClipped(share: number): RangeSearch {
+  return (x) => {
+    const [low, high] = extremes(x);
+    const width = (high - low) / DENSITY_BINS;
+    if (!(width > 0)) return [low, high];
+    const counts = new Uint32Array(DENSITY_BINS);
+    for (const value of x) counts[Math.min(DENSITY_BINS - 1, Math.floor((value - low) / width))]++;
+    const least = (1 - share) * x.length;
+    let [first, last, kept] = [0, DENSITY_BINS - 1, x.length];
+    while (first < last) {
+      const fromBelow = counts[first] <= counts[last];
+      const dropped = fromBelow ? counts[first] : counts[last];
+      if (kept - dropped <= least) break;
+      kept -= dropped;
+      if (fromBelow) first++;
+      else last--;
+    }
+    return [low + first * width, low + (last + 1) * width];
+  };
+}
+
+/** Mean |x - code|^power of x coded at `bits` between low and high. */
+function powerError(x: F32, low: number, high: number, bits: number, power: number): number {
+  const levels = 2 ** bits - 1;
+  const step = (high - low) / levels;
+  let total = 0;
+  for (const value of x) {
+    const u = (Math.min(Math.max(value, low), high) - low) / step;
+    total += Math.abs(value - (low + step * Math.round(u))) ** power;
+  }
+  return total / x.length;
+}
+
+/** Of `candidates` the range with the least error; the first of equals. */
+function leastError(
+  x: F32,
+  bits: number,
+  power: number,
+  candidates: readonly (readonly [number, number])[],
+): readonly [number, number] {
+  const thinned = x.length > GRID_VALUES ? thinnedValues(x) : x;
+  let [best, least] = [candidates[0], Number.POSITIVE_INFINITY];
+  for (const range of candidates) {
+    const error = range[1] > range[0] ? powerError(thinned, ...range, bits, power) : least;
+    if (error < least) [best, least] = [range, error];
+  }
+  return best;
+}
+
+/** Values on which a grid of ranges is tried; more change little and take long. */
+const GRID_VALUES = 512;
+
+function thinnedValues(x: F32): F32 {
+  const every = x.length / GRID_VALUES;
+  return Float32Array.from({ length: GRID_VALUES }, (_, i) => x[Math.floor(i * every)]);
+}
+
+/** Of 50 ranges that shrink from both extremes to the middle, the least mean |error|^power. */
+export function powerGrid(power: number): RangeSearch {
+  return (x, bits) => {
+    const [low, high] = extremes(x);
+    const step = (high - low) / 100;
+    const candidates = Array.from(
+      { length: 50 },
+      (_, i) => [low + i * step, high - i * step] as const,
+    );
+    return leastError(x, bits, power, candidates);
+  };
+}
+
+/** The same over symmetric ranges that end at 1 % to 100 % of the largest magnitude. */
+export function symmetricPowerGrid(power: number): RangeSearch {
+  return (x, bits) => {
+    const [low, high] = extremes(x);
+    const most = Math.max(-low, high);
+    const candidates = Array.from({ length: 100 }, (_, i) =>
+      symmetric((most * (100 - i)) / 100, bits),
+    );
+    return leastError(x, bits, power, candidates);
+  };
+}

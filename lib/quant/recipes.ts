@@ -24,11 +24,20 @@ export interface Recipe {
   /** Weight of the mean relative squared error of the layers' outputs. */
   readonly featureWeight: number;
   readonly rectifierInit: RectifierInit;
-  /** Gates of the RGT stage: logits of their own, or the paper's network on the layer's input. */
-  readonly gate: "static" | "dynamic";
+  readonly gate: GateKind;
+  readonly tuning: Tuning;
   /** Patches of the calibration batch, at `patch` pixels a side or 64, whichever is larger. */
   readonly calibrationPatches: number;
 }
+
+/**
+ * Gates of the RGT stage: logits of their own, the paper's network on the layer's input, or (a
+ * control) one over the number of rectifiers, never trained.
+ */
+export type GateKind = "static" | "dynamic" | "uniform";
+
+/** What moves a rectified layer's weight: a group of rectifiers, or (a control) every entry itself. */
+export type Tuning = "rectifiers" | "weights";
 
 /** Adam's rates in RGT. */
 export interface Rates {
@@ -37,6 +46,12 @@ export interface Rates {
   /** Step of A, B and gates. */
   readonly rectifier: number;
 }
+
+/**
+ * Step of a directly tuned weight as a fraction of its layer's root mean square: of 1/3, 1 and 3
+ * times the best tried (bench/RESULTS.md), the control's own best.
+ */
+export const WEIGHT_RATE = 1e-2;
 
 export type RecipeName = "paper" | "released" | "best" | "quick";
 
@@ -74,6 +89,7 @@ const best: Recipe = {
   featureWeight: 0.02,
   rectifierInit: "lora",
   gate: "static",
+  tuning: "rectifiers",
   calibrationPatches: 8,
 };
 

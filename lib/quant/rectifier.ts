@@ -15,6 +15,14 @@ export interface RectifierGroup {
   readonly logits: Var;
 }
 
+/** A trained increment of a whole weight: the control "direct tuning". */
+export interface Increment {
+  /** (out, in), zero at the start. */
+  readonly value: Var;
+  /** Root mean square of the weight that it changes, the unit of its rate. */
+  readonly rms: number;
+}
+
 /** "reference": U(+-sqrt(6/rank)) as the authors' framework draws; "lora": U(+-1/sqrt(in)). */
 export type RectifierInit = "reference" | "lora";
 

@@ -5,12 +5,13 @@
  * and KEY.u/delta/bias/A/B/C/h (scan).
  */
 import { type Graph, Var } from "../autograd.ts";
-import type { F32 } from "../binding.ts";
+import type { I32 } from "../binding.ts";
 import { expected } from "../errors.ts";
 import type { Architecture, CodedModule, LayerWeights } from "../models/network.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
-import { type ProbabilityCodes, type WindowShape, windowAttention } from "../nn/attention.ts";
-import { codedWindowAttention } from "./coded_attention.ts";
+import type { ProbabilityCodes, WindowShape } from "../nn/attention.ts";
+import { codedWindowAttention, sampleProbabilities } from "./coded_attention.ts";
+import type { Observer, SiteKind, Tap } from "./observation.ts";
 import { selectiveScan } from "../nn/selective_scan.ts";
 import * as ops from "../ops.ts";
 import {
@@ -30,21 +31,16 @@ import {
   quantisesScan,
   weightGranularity,
 } from "./policy.ts";
-import { mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
+import { type TokenGrid, tokenCodes, tokenPlaces } from "./token_ranges.ts";
+import { type Increment, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
-/** Receives what flows through a site while the network runs in float; returns nothing. */
-export type Observer = (site: string, x: Var, wanted: SiteKind) => void;
-
-/** What kind of quantiser a site gets. */
-export interface SiteKind {
-  readonly granularity: Bounds["granularity"];
-  readonly role: "activation" | "weight" | "probability" | "state";
-}
-
-/** Called with every site's codes: tests compare training graph and packed plan with it. */
-export type Tap = (site: string, codes: Codes) => void;
+export type { Observer, SiteKind, Tap } from "./observation.ts";
 
 const SCAN = "assm.selectiveScan";
+
+/** A module's name below its layer's prefix. */
+const moduleName = (key: string): string =>
+  key.replace(/^layers\.\d+\.residual_group\.\w+\.\d+\./, "");
 
 export class QuantisedSites implements Sites {
   readonly policy: Policy;
@@ -54,12 +50,19 @@ export class QuantisedSites implements Sites {
   readonly frozen: Map<string, Codes>;
   /** Input-dependent gates (recipe `paper`), by module key; empty once OSRC has made them static. */
   readonly gates: Map<string, DynamicGate> = new Map();
+  /** Transposed rotations T^T (in, in) of inputs, by module key: the module sees x T. */
+  readonly rotations: Map<string, Var> = new Map();
+  /** Increments of whole weights (the control "direct tuning"), by module key. */
+  readonly increments: Map<string, Increment> = new Map();
   /** Samples in the batch that flows now: a dynamic gate looks at each by itself. */
   samples = 1;
   /** Called with the gates that a dynamic gate chose. */
   gateTap: ((key: string, gates: Float32Array) => void) | null = null;
   observer: Observer | null = null;
   tap: Tap | null = null;
+  /** Weights that are not coded yet while they are fitted (AdaRound), by module key. */
+  readonly soft: Map<string, (g: Graph, weight: Var) => Var> = new Map();
+  #grid: TokenGrid | null = null;
   readonly #float = new FloatSites();
   /** Coded modules of a layer by their names inside it. */
   readonly #modules: ReadonlyMap<string, CodedModule>;
@@ -80,18 +83,30 @@ export class QuantisedSites implements Sites {
     this.frozen = frozen;
   }
 
+  begin(grid: ops.Grid, window: number): void {
+    this.#grid = { ...grid, window };
+  }
+
   /** Name of the site that quantises a module's input; q, k and v share theirs with offsets on. */
   inputSite(key: string): string {
     const joint = this.policy.leads.channelOffsets ? key.replace(/qkv\.[qkv]$/, "qkv") : key;
     return `${joint}.x`;
   }
 
-  linear(g: Graph, key: string, x: Var, weight: Var, bias: Var | null): Var {
+  linear(g: Graph, key: string, input: Var, weight: Var, bias: Var | null): Var {
+    const rotation = this.rotations.get(key);
+    const x = rotation ? ops.linear(g, input, rotation, null) : input;
     if (this.observer) {
       this.#observeModule(this.observer, key, x, weight);
       return this.#float.linear(g, key, x, weight, bias);
     }
-    return codedLinear(g, this.#input(g, key, x), this.#weight(g, key, weight, x), bias);
+    const codes = this.#input(g, key, x);
+    const soft = this.soft.get(key)?.(g, weight);
+    const coded = soft ?? this.#weight(g, key, weight, x);
+    // Rows with scales of their own, and weights that are no codes yet: the product of the values.
+    if (soft || codes.bounds.granularity === "row")
+      return ops.linear(g, dequantize(g, codes), soft ?? dequantize(g, coded as Codes), bias);
+    return codedLinear(g, codes, coded as Codes, bias);
   }
 
   depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var {
@@ -116,7 +131,10 @@ export class QuantisedSites implements Sites {
       letters.forEach((letter, i) => {
         this.observer?.(`${key}.${letter}`, qkv[i], { granularity: "tensor", role: "activation" });
       });
-      if (!this.policy.leads.halfExponent) this.#observeProbabilities(g, key, qkv, table, shape);
+      if (!this.policy.leads.halfExponent) {
+        const held = sampleProbabilities(g, qkv, table, shape);
+        this.observer(`${key}.p`, held, { granularity: "tensor", role: "probability" });
+      }
       return this.#float.attention(g, key, qkv, table, shape);
     }
     const codes = letters.map((letter, i) => this.#codes(g, `${key}.${letter}`, qkv[i]));
@@ -190,7 +208,9 @@ export class QuantisedSites implements Sites {
 
   /** Kind of quantiser of a module's input. */
   inputKind(key: string): SiteKind {
-    return { granularity: inputGranularity(this.policy, this.#module(key)), role: "activation" };
+    const granularity = inputGranularity(this.policy, this.#module(key));
+    const places = this.#places(key);
+    return { granularity, role: "activation", ...(places ? { places } : {}) };
   }
 
   /** Kind of quantiser of a module's weight. */
@@ -198,14 +218,22 @@ export class QuantisedSites implements Sites {
     return { granularity: weightGranularity(this.policy, this.#module(key)), role: "weight" };
   }
 
-  /** The weight of a module with its rectifiers merged, before quantisation (Eq. 9). */
+  /** The weight of a module with its rectifiers or its increment merged, before quantisation (Eq. 9). */
   mergedWeight(g: Graph, key: string, weight: Var, mixed?: Var): Var {
+    const increment = this.increments.get(key);
+    if (increment) return ops.add(g, weight, increment.value);
     const group = this.rectifiers.get(key);
     return group ? mergeRectifiers(g, weight, group, mixed) : weight;
   }
 
+  /** Places of the pass's tokens where the input of `key` has ranges by token, else null. */
+  #places(key: string): I32 | null {
+    const by = this.policy.tokenRanges?.[moduleName(key)];
+    return by && this.#grid ? tokenPlaces(by, this.#grid) : null;
+  }
+
   #module(key: string): CodedModule {
-    const name = key.replace(/^layers\.\d+\.residual_group\.\w+\.\d+\./, "");
+    const name = moduleName(key);
     const found = this.#modules.get(name);
     if (!found) throw expected("ERR_INTERNAL", `site ${key}`, "a listed module", `"${name}"`);
     return found;
@@ -214,27 +242,6 @@ export class QuantisedSites implements Sites {
   #observeModule(observer: Observer, key: string, x: Var, weight: Var): void {
     observer(this.inputSite(key), x, this.inputKind(key));
     observer(`${key}.w`, weight, this.weightKind(key));
-  }
-
-  #observeProbabilities(
-    g: Graph,
-    key: string,
-    [q, k, v]: readonly [Var, Var, Var],
-    table: Var,
-    shape: WindowShape,
-  ): void {
-    // One sample is enough: its windows hold millions of probabilities.
-    const values = q.size / shape.batch;
-    const first = [q, k, v].map(
-      (x) => new Var(x.data.subarray(0, values), [values / q.shape[1], q.shape[1]]),
-    );
-    const one = { ...shape, batch: 1 };
-    const held = g.floats(shape.height * shape.width * shape.heads * shape.window ** 2);
-    windowAttention(g, first as [Var, Var, Var], table, one, { kind: "float" }, held);
-    this.observer?.(`${key}.p`, new Var(held, [held.length]), {
-      granularity: "tensor",
-      role: "probability",
-    });
   }
 
   #probabilities(key: string): ProbabilityCodes {
@@ -261,7 +268,9 @@ export class QuantisedSites implements Sites {
     }
     let codes = known.get(bounds);
     if (!codes) {
-      codes = this.#codes(g, this.inputSite(key), x);
+      const places = this.#places(key);
+      codes = places ? tokenCodes(g, x, bounds, places) : quantize(g, x, bounds);
+      this.tap?.(this.inputSite(key), codes);
       known.set(bounds, codes);
     }
     return codes;
@@ -287,11 +296,4 @@ export class QuantisedSites implements Sites {
     if (!found) throw expected("ERR_CHECKPOINT", "quantised model", `bounds for "${site}"`, "none");
     return found;
   }
-}
-
-/** Lower and upper bound in one vector: the form in which attention and scan take theirs. */
-export function jointBounds(lower: number, upper: number, bits: number): Bounds {
-  const both: F32 = Float32Array.of(lower, upper);
-  const joint = new Var(both, [2], true);
-  return { lower: joint, upper: joint, granularity: "tensor", bits };
 }

@@ -6,7 +6,7 @@ import { Var } from "../autograd.ts";
 import { halfToFloat32, toFloat16 } from "../io/host_tensor.ts";
 import { Network } from "../models/network.ts";
 import { generator } from "../random.ts";
-import { floatsFrom, type Memory } from "../tensor.ts";
+import { floats, floatsFrom, type Memory } from "../tensor.ts";
 import { calibrate, type SearchFor } from "./calibrate.ts";
 import { createGate } from "./gate.ts";
 import { codedTensors, rectifiedKeys } from "./layout.ts";
@@ -38,7 +38,10 @@ export function roundedCopy(teacher: Network, policy: Policy): Network {
   return new Network(architecture, config, weights);
 }
 
-/** A student with calibrated bounds, and nothing else that could be trained. */
+/**
+ * A student with calibrated bounds, and nothing else that could be trained; `turn` may put online
+ * transforms on it before its sites are observed.
+ */
 export function calibratedStudent(
   memory: Memory,
   teacher: Network,
@@ -46,14 +49,16 @@ export function calibratedStudent(
   patches: Var,
   seed: number,
   searchFor?: SearchFor,
+  turn?: (student: Student) => void,
 ): Student {
   const net = roundedCopy(teacher, policy);
   const sites = new QuantisedSites(policy, net.architecture);
+  turn?.({ net, sites });
   calibrate(memory, net, sites, patches, seed, searchFor);
   return { net, sites };
 }
 
-/** A calibrated student with fresh rectifiers. */
+/** A calibrated student with fresh rectifiers, or increments where weights are tuned directly. */
 export function createStudent(
   memory: Memory,
   teacher: Network,
@@ -64,7 +69,13 @@ export function createStudent(
   seed: number,
 ): Student {
   const { net, sites } = calibratedStudent(memory, teacher, policy, patches, seed);
-  if (shape.experts > 0) {
+  if (recipe.tuning === "weights") {
+    for (const key of rectifiedKeys(net)) {
+      const { data, shape } = net.get(`${key}.weight`);
+      const rms = Math.sqrt(data.reduce((sum, w) => sum + w * w, 0) / data.length);
+      sites.increments.set(key, { value: new Var(floats(data.length), shape, true), rms });
+    }
+  } else if (shape.experts > 0) {
     rectifiedKeys(net).forEach((key, i) => {
       const [out, cols] = net.get(`${key}.weight`).shape;
       const draw = generator(seed, 0xa11ce, i);

@@ -5,6 +5,7 @@
 import { expected } from "../errors.ts";
 import { type HeatMap, heatMap } from "./heat.ts";
 import { SCRIPT, STYLE } from "./look.ts";
+import { type Scatter, scatterPlot } from "./scatter.ts";
 import { type Curve, escapeHtml, linePlot, meanReach, SERIES_STYLES } from "./svg.ts";
 
 /** One side of a comparison: a PNG file in base64 (no `data:` prefix) and its short label. */
@@ -36,6 +37,7 @@ export interface RunReport {
   readonly table: ReportTable;
   readonly comparisons: readonly Comparison[];
   readonly curves: readonly Curve[];
+  readonly scatters?: readonly Scatter[];
   readonly heatMap?: HeatMap;
 }
 
@@ -121,6 +123,13 @@ function curveHtml(curve: Curve): string {
   );
 }
 
+function scatterHtml(plot: Scatter): string {
+  return (
+    `<section class="curve"><h3>${escapeHtml(plot.title)}</h3>` +
+    `<p class="unit">${escapeHtml(plot.yLabel)}</p>${scatterPlot(plot)}</section>`
+  );
+}
+
 function section(heading: string, parts: readonly string[]): string {
   return parts.length === 0 ? "" : `<h2>${escapeHtml(heading)}</h2>\n${parts.join("\n")}\n`;
 }
@@ -141,6 +150,7 @@ export function renderReport(report: RunReport): string {
   const body =
     section("Results", report.table.rows.length === 0 ? [] : [tableHtml(report.table)]) +
     section("Before and after", pairs === "" ? [] : [`<div class="pairs">${pairs}</div>`]) +
+    section("Quality against size and time", (report.scatters ?? []).map(scatterHtml)) +
     section("Curves", report.curves.map(curveHtml)) +
     (map === undefined ? "" : section(map.title, [`<div class="wide">${heatMap(map)}</div>`]));
   const policy =

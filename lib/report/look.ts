@@ -32,7 +32,7 @@ th, td { padding: 7px 12px; text-align: left; border-bottom: 1px solid var(--rul
 th { color: var(--soft); font-weight: 600; font-size: 0.8rem; white-space: nowrap; vertical-align: bottom; }
 td.number, th.number { text-align: right; }
 tbody tr:hover { background: var(--panel); }
-.pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 28px 24px; }
+.pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); gap: 26px 18px; }
 figure { margin: 0; break-inside: avoid; }
 .unit { margin: 0; color: var(--soft); font-size: 0.85rem; }
 figcaption p { margin: 2px 0 8px; color: var(--soft); font-size: 0.88rem; }
@@ -65,7 +65,11 @@ svg .raw { fill: none; stroke-width: 1; opacity: 0.3; stroke-linejoin: round; }
 .s0 { stroke: var(--accent); } .s1 { stroke: var(--warn); stroke-dasharray: 8 4; }
 .s2 { stroke: var(--s2); stroke-dasharray: 16 4; } .s3 { stroke: var(--s3); stroke-dasharray: 10 4 2 4; }
 .s4 { stroke: var(--s4); } .s5 { stroke: var(--s5); stroke-dasharray: 4 4; }
+.s6 { stroke: var(--soft); stroke-dasharray: 2 5; }
 .raw { stroke-dasharray: none !important; }
+svg .point circle, svg .point rect, svg .point path { stroke: var(--paper); stroke-width: 1.5; }
+.p0 { fill: var(--soft); } .p1 { fill: var(--warn); } .p2 { fill: var(--accent); }
+.p3 { fill: var(--s3); } .p4 { fill: var(--s4); } .p5 { fill: var(--s2); } .p6 { fill: var(--s5); }
 svg .cell { fill: var(--cell); rx: 2px; }
 svg text.cell-strong { fill: #fff; } svg text.cell-weak { fill: var(--ink); }
 svg text.cell-strong, svg text.cell-weak { font-size: 12px; }

@@ -1,10 +1,11 @@
 /** report.html of a quantisation run: curves, routing table, and whatever pictures it is given. */
 import { join } from "node:path";
 import { writeFileAtomic } from "../io/files.ts";
-import type { TrainEvent } from "../train/events.ts";
+import type { StateEvent, TrainEvent } from "../train/events.ts";
 import type { RoutingTable } from "../train/method.ts";
 import { type Comparison, renderReport, type ReportTable } from "./html.ts";
-import type { Curve } from "./svg.ts";
+import type { Scatter } from "./scatter.ts";
+import type { Curve, Series } from "./svg.ts";
 
 export interface RunSummary {
   readonly title: string;
@@ -15,6 +16,7 @@ export interface RunSummary {
   readonly facts?: readonly (readonly [string, string])[];
   readonly results?: ReportTable;
   readonly comparisons?: readonly Comparison[];
+  readonly scatters?: readonly Scatter[];
 }
 
 /** Loss of each stage, and held-out quality where it was measured. */
@@ -49,14 +51,64 @@ function curvesOf(events: readonly TrainEvent[]): Curve[] {
   return curves;
 }
 
+const lossText = (loss: number | null): string => loss?.toPrecision(6) ?? "not run";
+
 /** What OSRC did; nothing for methods without routing. */
 function resultsOf(routing: RoutingTable | null): ReportTable {
   if (!routing) return { columns: [], rows: [] };
   const { kept, lossBefore, lossAfter } = routing;
   return {
     columns: ["gates kept", "loss before OSRC", "loss after"],
-    rows: [[kept, `${lossBefore ?? "not run"}`, `${lossAfter ?? "not run"}`]],
+    rows: [[kept, lossText(lossBefore), lossText(lossAfter)]],
   };
+}
+
+const isWeight = (kind: string): boolean => /^(weights|prompt)/.test(kind);
+
+/** Kinds of sites by plot: more lines than styles could not be told apart. */
+const SITE_PLOTS: Readonly<Record<string, (kind: string) => boolean>> = {
+  weights: isWeight,
+  activations: (kind) => !isWeight(kind),
+};
+
+/** Median range of each kind of site, as a share of its first. */
+function rangeSeries(states: readonly StateEvent[]): Series[] {
+  const [first] = states;
+  return Object.entries(first.ranges).map(([kind, start]) => ({
+    label: kind,
+    y: states.map(({ ranges }) => ranges[kind] / start),
+  }));
+}
+
+/** Bounds and gates over the iterations of each stage. */
+function stateCurves(events: readonly TrainEvent[]): Curve[] {
+  const curves: Curve[] = [];
+  const all = events.filter((e) => e.type === "state");
+  for (const stage of new Set(all.map((e) => e.stage))) {
+    const states = all.filter((e) => e.stage === stage);
+    if (states.length < 2) continue;
+    const x = states.map((e) => e.iteration);
+    const name = stage.toUpperCase();
+    const common = { x, xLabel: "iteration" };
+    for (const [what, isWanted] of Object.entries(SITE_PLOTS)) {
+      const series = rangeSeries(states).filter(({ label }) => isWanted(label));
+      const moved = series.some(({ y }) => y.some((value) => Math.abs(value - 1) > 1e-6));
+      const yLabel = "median range, as a share of the first";
+      if (moved) curves.push({ ...common, title: `${name}: bounds of ${what}`, series, yLabel });
+    }
+    const gates = states.map(({ largestGate }) => largestGate);
+    if (gates.some((gate) => gate === null)) continue;
+    curves.push({
+      ...common,
+      title: `${name}: largest gate of a layer`,
+      series: [
+        { label: "greatest of all layers", y: gates.map((gate) => gate?.greatest ?? Number.NaN) },
+        { label: "median layer", y: gates.map((gate) => gate?.median ?? Number.NaN) },
+      ],
+      yLabel: "share of the largest of a layer's gates",
+    });
+  }
+  return curves;
 }
 
 /** Writes OUT/report.html. */
@@ -70,7 +122,8 @@ export async function writeRunReport(out: string, summary: RunSummary): Promise<
     facts: summary.facts ?? [],
     table: summary.results ?? resultsOf(routing),
     comparisons: summary.comparisons ?? [],
-    curves: curvesOf(summary.events),
+    curves: [...curvesOf(summary.events), ...stateCurves(summary.events)],
+    scatters: summary.scatters ?? [],
     ...(keys.length > 0 && gates[0].length > 0
       ? {
           heatMap: {

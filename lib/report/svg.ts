@@ -21,7 +21,7 @@ export interface Curve {
 }
 
 /** Distinct line styles of the page; further series start over. */
-export const SERIES_STYLES = 6;
+export const SERIES_STYLES = 7;
 
 /** Drawing units of a plot; the page stretches it to the width it has. */
 const WIDTH = 720;

@@ -12,6 +12,8 @@ export interface DistillationSettings {
   readonly name: Stage;
   readonly iterations: number;
   readonly trainables: readonly Trainable[];
+  /** Leaves of the student that get no gradient in this stage. */
+  readonly resting?: readonly Trainable[];
   /** Default: the recipe's. */
   readonly beta1?: number;
   readonly beta2?: number;
@@ -43,7 +45,9 @@ export function distillationStage(
     iterations,
     step(at) {
       const { low } = source.draw(recipe.batch, recipe.patch, seed, offset + at);
+      for (const { value } of settings.resting ?? []) value.requiresGrad = false;
       const losses = distill(memory, teacher, student, low, weight, offset + at, true);
+      for (const { value } of settings.resting ?? []) value.requiresGrad = true;
       const rate = settings.rate?.(at) ?? scheduleAt(recipe.schedule, at, iterations);
       // A step on gradients that are no numbers would spoil what a checkpoint may still save.
       if (Number.isFinite(losses.loss)) adam.step(graph, rate);

@@ -57,12 +57,34 @@ export interface EvalEvent {
   readonly psnr: number;
 }
 
+/** Where the trained quantities are: taken some fifty times a stage, for plots. */
+export interface StateEvent {
+  readonly type: "state";
+  readonly stage: Stage;
+  /** Iterations done; 0 before the first. */
+  readonly iteration: number;
+  /** Median range (upper - lower bound) by kind of site. */
+  readonly ranges: Readonly<Record<string, number>>;
+  /** Of each layer's largest gate the median and the greatest; null without static gates. */
+  readonly largestGate: { readonly median: number; readonly greatest: number } | null;
+}
+
 /** A checkpoint was written. */
 export interface CheckpointEvent {
   readonly type: "checkpoint";
   readonly stage: Stage;
   readonly iteration: number;
   readonly file: string;
+}
+
+/** The routing table of the finished model: gates of every rectified layer, on the simplex. */
+export interface RouteEvent {
+  readonly type: "route";
+  readonly layers: Readonly<Record<string, readonly number[]>>;
+  /** Which gates were kept, and the losses that decided it; null where OSRC did not run. */
+  readonly kept: "calibrated" | "trained";
+  readonly lossBefore: number | null;
+  readonly lossAfter: number | null;
 }
 
 /** Last event of a run. */
@@ -78,7 +100,9 @@ export type TrainEvent =
   | StageEvent
   | StepEvent
   | EvalEvent
+  | StateEvent
   | CheckpointEvent
+  | RouteEvent
   | DoneEvent;
 
 /** A point in a run: `iteration` iterations of `stage` are done. */
@@ -101,7 +125,7 @@ const ORDER: readonly Stage[] = [
 /** Whether an event belongs to the time after `position`. */
 export function isAfter(event: TrainEvent, position: Position): boolean {
   if (event.type === "start") return false;
-  if (event.type === "done") return true;
+  if (event.type === "done" || event.type === "route") return true;
   const stages = ORDER.indexOf(event.stage) - ORDER.indexOf(position.stage);
   if (stages !== 0) return stages > 0;
   return event.type !== "stage" && event.iteration > position.iteration;

@@ -6,6 +6,7 @@
 import type { Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
 import type { Architecture, Network } from "../models/network.ts";
+import type { DynamicGate } from "../quant/gate.ts";
 import type { Policy, Scope } from "../quant/policy.ts";
 import type { Recipe } from "../quant/recipes.ts";
 import type { GroupShape, Student } from "../quant/student.ts";
@@ -47,6 +48,8 @@ export interface MethodContext {
   readonly seed: number;
   /** Rectifier groups, for the methods that have them. */
   readonly groups: GroupShape;
+  /** CondiQuant's pre-conditioning of the weights was asked for (spr2q only). */
+  readonly condition: boolean;
   /** Calibration batch `index` of `count` LR patches (count, h, w, 3); batch 0 is every method's. */
   calibration(count?: number, index?: number): Var;
 }
@@ -58,6 +61,8 @@ export interface Prepared {
   readonly stages: readonly MethodStage[];
   /** The routing table, once all stages have run. */
   readonly table?: () => RoutingTable;
+  /** Input-dependent gates as trained, by module key; the packed file has their mean. */
+  readonly dynamicGates?: ReadonlyMap<string, DynamicGate>;
   /** What the model file should say beside the common entries. */
   readonly metadata?: Readonly<Record<string, string>>;
 }

@@ -11,7 +11,14 @@ import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
 import { packStudent } from "../quant/pack.ts";
 import { type Leads, policyFor, type Scope } from "../quant/policy.ts";
-import { type Recipe, type RecipeName, RECIPES } from "../quant/recipes.ts";
+import type { DynamicGate } from "../quant/gate.ts";
+import {
+  type GateKind,
+  type Recipe,
+  type RecipeName,
+  RECIPES,
+  type Tuning,
+} from "../quant/recipes.ts";
 import type { Student } from "../quant/student.ts";
 import { Memory } from "../tensor.ts";
 import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
@@ -20,6 +27,7 @@ import { JsonLines, type Position, type TrainEvent } from "./events.ts";
 import type { Method, MethodContext, MethodStage, Prepared, RoutingTable } from "./method.ts";
 import { PatchSource } from "./patches.ts";
 import { runStage } from "./stages.ts";
+import { stateOf } from "./state.ts";
 
 export interface RunOptions {
   readonly bits: number;
@@ -33,10 +41,15 @@ export interface RunOptions {
   /** Rank of a rectifier, number of rectifiers a layer (0: bounds only); methods without ignore them. */
   readonly rank: number;
   readonly rectifiers: number;
+  /** Condition the weights before anything else (CondiQuant); spr2q only, default false. */
+  readonly condition?: boolean;
   readonly iterations?: number;
   readonly osrc?: number;
   readonly batch?: number;
   readonly patch?: number;
+  /** Gates of the rectifiers, and what is tuned; default: the recipe's. spr2q only. */
+  readonly gate?: GateKind;
+  readonly tuning?: Tuning;
   readonly seed: number;
   readonly resume?: boolean;
   readonly signal?: AbortSignal;
@@ -50,6 +63,8 @@ export interface QuantizeResult {
   /** Null for methods without routing. */
   readonly table: RoutingTable | null;
   readonly student: Student;
+  /** Input-dependent gates as trained; the file has their mean. None where gates are static. */
+  readonly dynamicGates: ReadonlyMap<string, DynamicGate>;
   readonly bytes: number;
   readonly seconds: number;
   /** What the run was made with, as its log and file say. */
@@ -69,6 +84,8 @@ function recipeOf(method: Method, options: RunOptions): Recipe {
     osrcIterations: options.osrc ?? base.osrcIterations,
     batch: options.batch ?? base.batch,
     patch: options.patch ?? base.patch,
+    gate: options.gate ?? base.gate,
+    tuning: options.tuning ?? base.tuning,
   };
 }
 
@@ -84,6 +101,13 @@ function checkRequest(model: Model, method: Method, options: RunOptions): void {
   if (!method.architectures.includes(name)) {
     const known = method.architectures.join(" or ");
     throw expected("ERR_ARGUMENT", `--method ${method.name}: architecture`, known, name);
+  }
+  if (options.condition && method.name !== "spr2q") {
+    const fix = "CondiQuant by itself is --method condiquant.";
+    throw expected("ERR_ARGUMENT", "--condition", "--method spr2q", method.name, fix);
+  }
+  if ((options.gate || options.tuning) && method.name !== "spr2q") {
+    throw expected("ERR_ARGUMENT", "--gate and --tune", "--method spr2q", method.name);
   }
   const wanted = options.scope === "best" || Object.values(options.leads ?? {}).includes(true);
   if (wanted && !method.takesLeads) {
@@ -124,6 +148,7 @@ export async function* runMethod(
     recipe: { ...recipe, patch },
     seed,
     groups,
+    condition: options.condition ?? false,
     calibration: (count = recipe.calibrationPatches, index = 0) =>
       source.draw(count, calibrationPatch, seed, CALIBRATION + index).low,
   };
@@ -171,6 +196,7 @@ export async function* runMethod(
       const steps = runStage(stages[index], from, options.signal, {
         save: (iteration) => save(index, iteration),
         heldOut: () => heldOutQuality(memory, student, source, patch),
+        state: () => stateOf(student.sites),
         resumed: state !== null && index === start,
       });
       for await (const event of steps) yield emit(event);
@@ -178,12 +204,14 @@ export async function* runMethod(
     const result = await writeResult(out, prepared, settings, options, model.sha256);
     const seconds = (performance.now() - began) / 1000;
     const { file: written, bytes, table } = result;
+    if (table) yield emit({ type: "route", ...table });
     yield emit({
       type: "done",
       seconds,
       summary: { model: written, bytes, ...(table ? { kept: table.kept } : {}) },
     });
-    return { model: written, table, student, bytes, seconds, settings };
+    const dynamicGates = prepared.dynamicGates ?? new Map<string, DynamicGate>();
+    return { model: written, table, student, dynamicGates, bytes, seconds, settings };
   } catch (error) {
     // A disk that is full before there is anything to resume from: leave nothing behind.
     const lost = error instanceof Spr2qError && error.code === "ERR_IO" && !existsSync(path);

@@ -1,16 +1,21 @@
 /** Runs one stage of a method: steps, held-out measurements and checkpoints, as events. */
 import { Spr2qError } from "../errors.ts";
-import type { TrainEvent } from "./events.ts";
+import type { StateEvent, TrainEvent } from "./events.ts";
 import type { MethodStage } from "./method.ts";
 
 /** Steps between two held-out measurements, and between two checkpoints. */
 const EVERY = 100;
+
+/** About how often a stage tells where bounds and gates are. */
+const STATES = 50;
 
 /** What a stage asks of the run that it belongs to. */
 export interface StageHooks {
   readonly save: (iteration: number) => Promise<TrainEvent>;
   /** dB on a held-out crop. */
   readonly heldOut: () => number;
+  /** Bounds and gates now. */
+  readonly state: () => Pick<StateEvent, "ranges" | "largestGate">;
   /** True where the stage goes on from a checkpoint. */
   readonly resumed: boolean;
 }
@@ -28,6 +33,14 @@ export async function* runStage(
   const { name, iterations } = stage;
   if (iterations > 0) yield { type: "stage", stage: name, iterations };
   if (!hooks.resumed) stage.begin?.();
+  const every = Math.ceil(iterations / STATES);
+  const state = (iteration: number): StateEvent => ({
+    type: "state",
+    stage: name,
+    iteration,
+    ...hooks.state(),
+  });
+  if (from === 0 && iterations > 0) yield state(0);
   const began = performance.now();
   for (let at = from; at < iterations; at++) {
     await new Promise((resolve) => setImmediate(resolve));
@@ -51,6 +64,7 @@ export async function* runStage(
     const done = at + 1;
     const secondsLeft = ((performance.now() - began) / 1000 / (done - from)) * (iterations - done);
     yield { type: "step", stage: name, iteration: done, iterations, ...result, secondsLeft };
+    if (done % every === 0 || done === iterations) yield state(done);
     const pause = done % EVERY === 0 || done === iterations;
     if (pause) yield { type: "eval", stage: name, iteration: done, psnr: hooks.heldOut() };
     if (pause) yield await hooks.save(done);

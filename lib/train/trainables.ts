@@ -1,6 +1,6 @@
-/** What the two stages of SPR2Q may move, and how fast: bounds, rectifiers, gates. */
+/** What the two stages of SPR2Q may move, and how fast: bounds, rectifiers (or weights), gates. */
 import type { Bounds } from "../quant/codes.ts";
-import type { Recipe } from "../quant/recipes.ts";
+import { type Recipe, WEIGHT_RATE } from "../quant/recipes.ts";
 import type { QuantisedSites } from "../quant/sites.ts";
 import type { Trainable } from "./adam.ts";
 
@@ -26,7 +26,7 @@ function keepApart({ lower, upper, granularity }: Bounds): void {
   }
 }
 
-/** Bounds and rectifiers as trainables of the RGT stage. */
+/** Bounds and rectifiers (or increments) as trainables of the RGT stage. */
 export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[] {
   const list: Trainable[] = [];
   const rates = recipe.rates(sites.policy.bits, sites.policy.scope);
@@ -42,7 +42,11 @@ export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[]
   for (const [key, group] of sites.rectifiers) {
     list.push({ name: `${key}.rectifier.a`, value: group.a, rate });
     list.push({ name: `${key}.rectifier.b`, value: group.b, rate });
-    list.push({ name: `${key}.rectifier.logits`, value: group.logits, rate });
+    if (recipe.gate !== "uniform")
+      list.push({ name: `${key}.rectifier.logits`, value: group.logits, rate });
+  }
+  for (const [key, { value, rms }] of sites.increments) {
+    list.push({ name: `${key}.increment`, value, rate: () => WEIGHT_RATE * rms });
   }
   for (const [key, gate] of sites.gates) {
     for (const part of ["w1", "b1", "w2", "b2"] as const) {

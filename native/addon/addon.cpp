@@ -2,20 +2,25 @@
 // the backend itself. binding.d.ts types what is exported here, in the same order.
 #include "args.hpp"
 
+#include <atomic>
 #include <cstdlib>
+#include <new>
 #include <string>
 
 #include "../core/arena.hpp"
 #include "../core/backend.hpp"
+#include "../core/constants.hpp"
 #include "../core/cuda_library.hpp"
 #include "../core/pool.hpp"
+#include "env.hpp"
 #include "wrap_plan.hpp"
 
 namespace spr2q {
 namespace {
 
-const Backend*& chosen_backend() {
-  static const Backend* backend = [] {
+// Of the process: every environment uses the same.
+std::atomic<const Backend*>& chosen_backend() {
+  static std::atomic<const Backend*> backend = [] {
     const char* names[8];
     return find_backend(list_backends(names, 8) > 0 ? names[0] : "reference");
   }();
@@ -29,12 +34,16 @@ Napi::Value call(const Napi::CallbackInfo& info) {
   ArgumentReader reader(info, name);
   args.visit(reader);
   if (const char* problem = args.check()) {
-    throw Napi::RangeError::New(info.Env(), std::string(name) + ": " + problem);
+    throw coded_error(info.Env(), "ERR_ARGUMENT", std::string(name) + ": " + problem);
   }
-  (chosen_backend()->*op)(args);
-  if (chosen_backend() == host_cuda_backend()) {
+  try {
+    (current_backend().*op)(args);
+  } catch (const std::bad_alloc&) {  // of a reference; the fast backends allocate nothing that throws
+    throw coded_error(info.Env(), "ERR_OUT_OF_MEMORY", std::string(name) + ": no memory for its sums");
+  }
+  if (&current_backend() == host_cuda_backend()) {
     const std::string failure = host_cuda_failure();
-    if (!failure.empty()) throw Napi::Error::New(info.Env(), std::string(name) + ": " + failure);
+    if (!failure.empty()) throw coded_error(info.Env(), "ERR_NATIVE", std::string(name) + ": " + failure);
   }
   return info.Env().Undefined();
 }
@@ -48,14 +57,17 @@ std::string camel_case(const char* name) {
   return result;
 }
 
+constexpr double kMostBytes = 8589934592.0;  // 2^33: what a typed array of Node 20 may span
+
 // allocate(bytes): an ArrayBuffer on a 64-byte boundary, contents undefined.
 Napi::Value allocate(const Napi::CallbackInfo& info) {
-  const double bytes = info[0].ToNumber().DoubleValue();
-  void* data = bytes >= 0 && bytes < 1e15
-                   ? std::aligned_alloc(64, (static_cast<size_t>(bytes) + 127) / 64 * 64)
-                   : nullptr;
-  if (!data) throw Napi::Error::New(info.Env(), "allocate: no memory for " + std::to_string(bytes) + " bytes");
-  return Napi::ArrayBuffer::New(info.Env(), data, static_cast<size_t>(bytes),
+  const size_t bytes = static_cast<size_t>(whole_number(info[0], "allocate: bytes", 0, kMostBytes));
+  void* data = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
+  if (!data) {
+    throw coded_error(info.Env(), "ERR_OUT_OF_MEMORY",
+                      "allocate: no memory for " + std::to_string(bytes) + " bytes");
+  }
+  return Napi::ArrayBuffer::New(info.Env(), data, bytes,
                                 [](Napi::Env, void* block) { std::free(block); });
 }
 
@@ -68,19 +80,25 @@ Napi::Value backends(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value backend_name(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), chosen_backend()->name);
+  return Napi::String::New(info.Env(), current_backend().name);
 }
 
 Napi::Value use_backend(const Napi::CallbackInfo& info) {
-  const std::string name = info[0].ToString();
+  const std::string name = text_of(info[0], "useBackend: name");
   const Backend* backend = find_backend(name.c_str());
-  if (!backend) throw Napi::RangeError::New(info.Env(), "useBackend: this machine has no \"" + name + "\"");
+  if (!backend) {
+    throw coded_error(info.Env(), "ERR_ARGUMENT", "useBackend: this machine has no \"" + name + "\"");
+  }
   chosen_backend() = backend;
   return info.Env().Undefined();
 }
 
+constexpr double kMostThreads = 1024;
+
 Napi::Value threads(const Napi::CallbackInfo& info) {
-  if (info.Length() > 0) set_thread_count(info[0].ToNumber().Int32Value());
+  if (info.Length() > 0) {
+    set_thread_count(static_cast<int>(whole_number(info[0], "threads: count", 1, kMostThreads)));
+  }
   return Napi::Number::New(info.Env(), thread_count());
 }
 
@@ -88,10 +106,22 @@ Napi::Value peak_bytes_of_runs(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(peak_bytes(info[0].ToBoolean())));
 }
 
+Napi::Value constant_bytes_held(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(constant_bytes()));
+}
+
+constexpr double kMostAdjusted = 1099511627776.0;  // 2^40: the collector works harder for each
+
+// adjustMemory(bytes): tells the garbage collector of memory that it cannot see.
+Napi::Value adjust_memory(const Napi::CallbackInfo& info) {
+  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), whole_number(info[0], "adjustMemory: bytes", -kMostAdjusted, kMostAdjusted));
+  return info.Env().Undefined();
+}
+
 // openCuda(path): { code, text, hostMemory, devices: [{ name, architecture, memoryBytes }] }.
 Napi::Value open_cuda(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const CudaStatus status = open_cuda_library(std::string(info[0].ToString()).c_str());
+  const CudaStatus status = open_cuda_library(text_of(info[0], "openCuda: path").c_str());
   Napi::Object result = Napi::Object::New(env);
   result.Set("code", status.code);
   result.Set("text", status.text);
@@ -118,15 +148,19 @@ Napi::Value op_names(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Env(env));
   exports.Set("allocate", Napi::Function::New(env, allocate, "allocate"));
   exports.Set("backends", Napi::Function::New(env, backends, "backends"));
   exports.Set("backendName", Napi::Function::New(env, backend_name, "backendName"));
   exports.Set("useBackend", Napi::Function::New(env, use_backend, "useBackend"));
   exports.Set("threads", Napi::Function::New(env, threads, "threads"));
   exports.Set("peakBytes", Napi::Function::New(env, peak_bytes_of_runs, "peakBytes"));
+  exports.Set("constantBytes", Napi::Function::New(env, constant_bytes_held, "constantBytes"));
+  exports.Set("adjustMemory", Napi::Function::New(env, adjust_memory, "adjustMemory"));
   exports.Set("openCuda", Napi::Function::New(env, open_cuda, "openCuda"));
   exports.Set("opNames", Napi::Function::New(env, op_names, "opNames"));
   exports.Set("createPlan", Napi::Function::New(env, create_plan, "createPlan"));
+  exports.Set("releasePlan", Napi::Function::New(env, release_plan, "releasePlan"));
   exports.Set("runPlan", Napi::Function::New(env, run_plan, "runPlan"));
 #define SPR2Q_EXPORT(op, Args)                                                               \
   exports.Set(camel_case(#op), Napi::Function::New(env, call<Args, &Backend::op>, #op,       \
@@ -138,7 +172,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 
 }  // namespace
 
-const Backend& current_backend() { return *chosen_backend(); }
+const Backend& current_backend() { return *chosen_backend().load(); }
 
 }  // namespace spr2q
 

@@ -1,6 +1,6 @@
 // JS values -> argument structs. The only place that looks at the shape of a Napi::Value: each op
 // is called with its fields in the order of its struct: typed arrays (or null where the field is
-// optional) and numbers. A wrong kind or a missing argument is a TypeError that names op and field.
+// optional) and numbers. A wrong kind or a missing argument is an ERR_ARGUMENT that names op and field.
 #pragma once
 #include <napi.h>
 
@@ -10,6 +10,29 @@
 #include "../core/ops.hpp"
 
 namespace spr2q {
+
+// An Error with one of the codes of lib/errors.ts; lib/binding.ts makes a Spr2qError of it.
+inline Napi::Error coded_error(Napi::Env env, const char* code, const std::string& text) {
+  Napi::Error error = Napi::Error::New(env, text);
+  error.Set("code", code);
+  return error;
+}
+
+// A whole number of [least, most]. Nothing is converted: an object's valueOf could run anything.
+inline int64_t whole_number(const Napi::Value& value, const char* what, double least, double most) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : least - 1;
+  if (!(number >= least && number <= most) || number != std::floor(number)) {
+    throw coded_error(value.Env(), "ERR_ARGUMENT", std::string(what) + " must be a whole number from " +
+                      std::to_string(static_cast<int64_t>(least)) + " to " +
+                      std::to_string(static_cast<int64_t>(most)));
+  }
+  return static_cast<int64_t>(number);
+}
+
+inline std::string text_of(const Napi::Value& value, const char* what) {
+  if (!value.IsString()) throw coded_error(value.Env(), "ERR_ARGUMENT", std::string(what) + " must be text");
+  return value.As<Napi::String>();
+}
 
 class ArgumentReader {
  public:
@@ -24,7 +47,9 @@ class ArgumentReader {
     }
     size_t index = 0;
     (read(index++, fields), ...);
-    if (sizes_ > kMostElements) fail("sizes whose product is beyond 2^56");
+    SizeProduct product;
+    product.fields(names, fields...);
+    if (product.too_large()) fail(SizeProduct::kProblem);
   }
 
  private:
@@ -44,12 +69,6 @@ class ArgumentReader {
       fail(name(i) + " must be an integer");
     }
     number = static_cast<int64_t>(value);
-    if (std::fabs(value) > 1 && !is_key(name(i))) sizes_ *= std::fabs(value);
-  }
-
-  // Keys of the noise and counters of steps are no sizes.
-  static bool is_key(const std::string& name) {
-    return name == "seed" || name == "tile" || name == "layer" || name == "first" || name == "step";
   }
 
   template <class T>
@@ -85,14 +104,12 @@ class ArgumentReader {
   }
 
   [[noreturn]] void fail(const std::string& text) const {
-    throw Napi::TypeError::New(info_.Env(), std::string(op_) + ": " + text);
+    throw coded_error(info_.Env(), "ERR_ARGUMENT", std::string(op_) + ": " + text);
   }
 
   const Napi::CallbackInfo& info_;
   const char* op_;
   const char* names_ = "";
-  double sizes_ = 1;  // product of all: what check() multiplies then stays within 64 bits
-  static constexpr double kMostElements = 72057594037927936.0;  // 2^56
 };
 
 }  // namespace spr2q

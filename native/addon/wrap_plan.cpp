@@ -1,114 +1,141 @@
-// See wrap_plan.hpp. A run holds references to everything that it reads and writes, so dropping
-// the handle or the arrays during a run is safe.
+// See wrap_plan.hpp. A run holds the plan and references to all arrays that it reads and writes, so
+// releasing the handle or dropping the arrays during a run is safe.
 #include "wrap_plan.hpp"
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "../core/cuda_library.hpp"
+#include "args.hpp"
 #include "../engine/plan.hpp"
+#include "env.hpp"
 
 namespace spr2q {
 namespace {
 
+// What JavaScript holds; the plan itself lives on while jobs run it.
 struct Handle {
-  Plan plan;
-  Napi::ObjectReference constants;  // keeps the arrays alive that the plan points into
+  std::shared_ptr<const Plan> plan;
+  int64_t reported = 0;  // bytes told to the garbage collector
 };
 
-Block block_of(const Napi::Env& env, const Napi::Value& value) {
-  if (!value.IsTypedArray()) throw Napi::TypeError::New(env, "createPlan: constants must be typed arrays");
-  const Napi::TypedArray array = value.As<Napi::TypedArray>();
-  uint8_t* base = static_cast<uint8_t*>(array.ArrayBuffer().Data());
-  return {base + array.ByteOffset(), static_cast<int64_t>(array.ByteLength())};
+void release(Napi::Env env, Handle& handle) {
+  handle.plan = nullptr;
+  Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported);
+  handle.reported = 0;
 }
 
-class PlanRun : public Napi::AsyncWorker {
- public:
-  PlanRun(Napi::Env env, const Handle& handle, Napi::Float32Array input,
-          Napi::Float32Array output, const volatile int32_t* cancel, double* seconds,
-          int64_t noise_tile, Napi::Object kept)
-      : Napi::AsyncWorker(env), deferred_(Napi::Promise::Deferred::New(env)), plan_(handle.plan),
-        input_(input.Data()), output_(output.Data()), cancel_(cancel), seconds_(seconds),
-        noise_tile_(noise_tile) {
-    kept_ = Napi::Persistent(kept);
+constexpr double kMostWhole = 9007199254740991.0;
+
+Block block_of(const Napi::Env& env, const Napi::Value& value) {
+  void* data = nullptr;
+  napi_typedarray_type type;
+  size_t length = 0;
+  // By hand: an array over memory that threads share has no ArrayBuffer to ask.
+  if (!value.IsTypedArray() ||
+      napi_get_typedarray_info(env, value, &type, &length, &data, nullptr, nullptr) != napi_ok ||
+      (type != napi_float32_array && type != napi_uint8_array && type != napi_int32_array)) {
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "createPlan: constants must be a Float32Array, Uint8Array or Int32Array each");
   }
+  const int64_t width = type == napi_uint8_array ? 1 : 4;
+  return {static_cast<uint8_t*>(data), static_cast<int64_t>(length) * width};
+}
 
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
-  void Execute() override {
-    std::string problem;
-    finished_ = plan_.run(input_, output_, cancel_, seconds_, noise_tile_, problem);
-    if (!problem.empty()) SetError(problem);
+// An array that a run works on while JavaScript goes on: null for null, else of `wanted` type with at
+// least `least` elements, and over memory that stays where it is.
+void* lent(const Napi::Value& value, napi_typedarray_type wanted, int64_t least, const char* what) {
+  if (value.IsNull() || value.IsUndefined()) return nullptr;
+  const Napi::Env env = value.Env();
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
+  napi_value buffer;
+  if (!value.IsTypedArray() ||
+      napi_get_typedarray_info(env, value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
+      type != wanted) {
+    throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " is another kind of array");
   }
-  void OnOK() override { deferred_.Resolve(Napi::Boolean::New(Env(), finished_)); }
-  void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
+  if (static_cast<int64_t>(length) < least) {
+    throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " is smaller than the plan's");
+  }
+  const Napi::Object owner(env, buffer);
+  for (const char* movable : {"resizable", "growable"}) {
+    if (owner.Get(movable).ToBoolean()) {
+      throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " lies in a buffer that may change its size");
+    }
+  }
+  return data;
+}
 
- private:
-  Napi::Promise::Deferred deferred_;
-  const Plan& plan_;
-  const float* input_;
-  float* output_;
-  const volatile int32_t* cancel_;
-  double* seconds_;
-  int64_t noise_tile_;
-  Napi::ObjectReference kept_;
-  bool finished_ = false;
-};
+bool is_list_of_calls(const Napi::Value& value) {
+  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
+}
 
 }  // namespace
 
 Napi::Value create_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 5 || !info[0].IsTypedArray() || !info[1].IsArray()) {
-    throw Napi::TypeError::New(env, "createPlan: takes (code, constants, arenaBytes, inputs, outputs)");
+  if (info.Length() < 5 || !is_list_of_calls(info[0]) || !info[1].IsArray()) {
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "createPlan: takes (code, constants, arenaBytes, inputs, outputs)");
   }
   // Its ops report failures to the thread that called them, and a plan calls from many.
   if (&current_backend() == host_cuda_backend()) {
-    throw Napi::Error::New(env, "createPlan: plans run on the CPU's backends, not on the CUDA shim");
+    throw coded_error(env, "ERR_NATIVE",
+                      "createPlan: plans run on the CPU's backends, not on the CUDA shim");
   }
   const Napi::Float64Array code = info[0].As<Napi::Float64Array>();
   const Napi::Array list = info[1].As<Napi::Array>();
   std::vector<Block> constants;
   for (uint32_t i = 0; i < list.Length(); ++i) constants.push_back(block_of(env, list.Get(i)));
-  auto handle = std::make_unique<Handle>();
-  const std::string problem = handle->plan.build(
+  const int64_t arena = whole_number(info[2], "createPlan: arenaBytes", 0, kMostWhole);
+  const int64_t inputs = whole_number(info[3], "createPlan: inputFloats", 0, kMostWhole);
+  const int64_t outputs = whole_number(info[4], "createPlan: outputFloats", 0, kMostWhole);
+  auto plan = std::make_shared<Plan>();
+  const std::string problem = plan->build(
       current_backend(), code.Data(), static_cast<int64_t>(code.ElementLength()), constants,
-      info[2].ToNumber().Int64Value(), info[3].ToNumber().Int64Value(),
-      info[4].ToNumber().Int64Value());
-  if (!problem.empty()) throw Napi::RangeError::New(env, "createPlan: " + problem);
-  handle->constants = Napi::Persistent(static_cast<Napi::Object>(list));
-  return Napi::External<Handle>::New(env, handle.release(), [](Napi::Env, Handle* h) { delete h; });
+      arena, inputs, outputs);
+  if (!problem.empty()) throw coded_error(env, "ERR_ARGUMENT", "createPlan: " + problem);
+  auto* handle = new Handle{plan, plan->held_bytes()};
+  Napi::MemoryManagement::AdjustExternalMemory(env, handle->reported);
+  return Napi::External<Handle>::New(env, handle, [](Napi::Env owner, Handle* dropped) {
+    release(owner, *dropped);
+    delete dropped;
+  });
+}
+
+Napi::Value release_plan(const Napi::CallbackInfo& info) {
+  if (info.Length() < 1 || !info[0].IsExternal()) {
+    throw coded_error(info.Env(), "ERR_ARGUMENT", "releasePlan: takes (plan)");
+  }
+  release(info.Env(), *info[0].As<Napi::External<Handle>>().Data());
+  return info.Env().Undefined();
 }
 
 Napi::Value run_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 6 || !info[0].IsExternal() || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
-    throw Napi::TypeError::New(env, "runPlan: takes (plan, input, output, cancel, seconds, noiseTile)");
+  if (info.Length() < 7 || !info[0].IsExternal() || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "runPlan: takes (plan, input, output, cancel, seconds, noiseTile, onProgress)");
   }
-  const Handle& handle = *info[0].As<Napi::External<Handle>>().Data();
-  const Napi::Float32Array input = info[1].As<Napi::Float32Array>();
-  const Napi::Float32Array output = info[2].As<Napi::Float32Array>();
-  if (static_cast<int64_t>(input.ElementLength()) < handle.plan.input_floats() ||
-      static_cast<int64_t>(output.ElementLength()) < handle.plan.output_floats()) {
-    throw Napi::RangeError::New(env, "runPlan: input or output is smaller than the plan's");
-  }
-  const volatile int32_t* cancel =
-      info[3].IsTypedArray() ? info[3].As<Napi::Int32Array>().Data() : nullptr;
-  double* seconds = nullptr;
-  if (info[4].IsTypedArray()) {
-    Napi::Float64Array timed = info[4].As<Napi::Float64Array>();
-    if (static_cast<int64_t>(timed.ElementLength()) < handle.plan.steps()) {
-      throw Napi::RangeError::New(env, "runPlan: seconds has fewer entries than the plan has steps");
-    }
-    seconds = timed.Data();
-  }
+  const std::shared_ptr<const Plan> plan = info[0].As<Napi::External<Handle>>().Data()->plan;
+  if (!plan) throw coded_error(env, "ERR_DISPOSED", "runPlan: the plan was released");
+  const auto* from = static_cast<float*>(lent(info[1], napi_float32_array, plan->input_floats(), "input"));
+  auto* to = static_cast<float*>(lent(info[2], napi_float32_array, plan->output_floats(), "output"));
+  const auto* cancel = static_cast<int32_t*>(lent(info[3], napi_int32_array, 1, "cancel"));
+  auto* seconds = static_cast<double*>(lent(info[4], napi_float64_array, plan->steps(), "seconds"));
+  const int64_t noise_tile = whole_number(info[5], "runPlan: noiseTile", -kMostWhole, kMostWhole);
   Napi::Array kept = Napi::Array::New(env);
   for (uint32_t i = 0; i < 5; ++i) kept.Set(i, info[i]);
-  const int64_t noise_tile = info[5].ToNumber().Int64Value();
-  auto* run = new PlanRun(env, handle, input, output, cancel, seconds, noise_tile, kept);
-  const Napi::Promise promise = run->promise();
-  run->Queue();
+  auto work = [plan, from, to, seconds, noise_tile](RunWatch& watch) {
+    return plan->run(from, to, &watch, seconds, noise_tile);
+  };
+  auto job = std::make_unique<Job>(env, work, kept, cancel, info[6], plan->arena_bytes());
+  const Napi::Promise promise = job->promise();
+  Env::of(env).submit(std::move(job));
   return promise;
 }
 

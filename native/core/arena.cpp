@@ -103,6 +103,8 @@ void count_bytes(int64_t change) {
   }
 }
 
+void drop_spare() { unmap(exchange_spare({})); }
+
 int64_t peak_bytes(bool restart) {
   return restart ? peak.exchange(held.load()) : peak.load();
 }

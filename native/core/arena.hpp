@@ -26,6 +26,9 @@ class Arena {
   uint8_t* data_;
 };
 
+// Gives back the block that is kept between runs.
+void drop_spare();
+
 // Notes that `change` bytes more (or fewer, below zero) are in use. Any thread may call it.
 void count_bytes(int64_t change);
 

@@ -5,7 +5,9 @@
 
 #include "cuda_library.hpp"
 
-#if defined(SPR2Q_HAVE_NEON) && defined(__linux__)
+#if defined(SPR2Q_HAVE_X86)
+#include <cpuid.h>
+#elif defined(SPR2Q_HAVE_NEON) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #elif defined(SPR2Q_HAVE_NEON) && defined(__APPLE__)
@@ -26,10 +28,17 @@ namespace portable { const Backend& backend(); }
 
 namespace {
 
+#if defined(SPR2Q_HAVE_X86)
+// Clang 14's __builtin_cpu_supports does not know the name.
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 bool has_avx2() {
 #if defined(SPR2Q_HAVE_X86)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #else
   return false;
 #endif

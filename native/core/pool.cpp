@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -61,22 +62,19 @@ class Pool {
 
   void resize(int count) {
     std::lock_guard<std::mutex> turn(turn_);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      stopping_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-    threads_.clear();
-    stopping_ = false;
+    stop();
     size_ = count;
-    for (int i = 1; i < count; ++i) {
-      threads_.emplace_back([this, seen = generation_.load()] { work(seen); });
-    }
+  }
+
+  // Ends the threads; the next job starts them again.
+  void rest() {
+    std::lock_guard<std::mutex> turn(turn_);
+    stop();
   }
 
   void run(Job& job) {
     std::lock_guard<std::mutex> turn(turn_);  // one job at a time; others wait here
+    if (!started_) start();
     job_ = &job;
     active_ = static_cast<int>(threads_.size());
     ++generation_;
@@ -94,6 +92,28 @@ class Pool {
   }
 
  private:
+  // Where the system refuses more threads, the job goes on with those there are.
+  void start() {
+    started_ = true;
+    try {
+      for (int i = 1; i < size_; ++i) {
+        threads_.emplace_back([this, seen = generation_.load()] { work(seen); });
+      }
+    } catch (const std::system_error&) {
+    }
+  }
+
+  void stop() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    stopping_ = started_ = false;
+  }
+
   void work(uint64_t seen) {
     const auto called = [&] { return stopping_ || generation_ != seen; };
     for (;;) {
@@ -118,6 +138,7 @@ class Pool {
   std::condition_variable wake_;
   std::condition_variable done_;
   std::vector<std::thread> threads_;
+  bool started_ = false;  // guarded by turn_
   Job* job_ = nullptr;  // written before generation_ moves, read after
   std::atomic<int> size_{1};
   std::atomic<uint64_t> generation_{0};
@@ -169,6 +190,8 @@ void parallel_chunks(int64_t n, int64_t grain, ChunkFunction function, void* con
 int thread_count() { return pool().size(); }
 
 void set_thread_count(int count) { pool().resize(count < 1 ? 1 : count); }
+
+void rest_threads() { pool().rest(); }
 
 void* scratch_bytes(int slot, size_t bytes) {
   thread_local Scratch scratch;

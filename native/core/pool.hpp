@@ -28,6 +28,10 @@ static inline void parallel_for(int64_t n, int64_t grain, Body&& body) {
 int thread_count();
 void set_thread_count(int count);
 
+// Ends the pool's threads; the next parallel_for starts them again. For the moment before the library
+// may be unloaded: a thread that sleeps in its code would not survive that.
+void rest_threads();
+
 // Memory of this thread, 64-byte aligned, kept until the thread ends; `slot` (0..15) separates
 // buffers that live at the same time. The contents are whatever the last user left.
 void* scratch_bytes(int slot, size_t bytes);

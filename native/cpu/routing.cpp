@@ -303,12 +303,16 @@ void sort_tokens(const SortTokens& a) {
   }
   parallel_for(all, 1, [&](int64_t task, int64_t) {
     each(task, [&](int64_t sample, int64_t n, int32_t* at) {
-      a.order.data[sample * a.tokens + (*at)++] = static_cast<int32_t>(sample * a.tokens + n);
+      const int64_t to = (*at)++;  // beyond the last where order overlaps classes
+      if (to < a.tokens) a.order.data[sample * a.tokens + to] = static_cast<int32_t>(sample * a.tokens + n);
     });
   });
   if (!a.inverse) return;
   parallel_for(a.batch * a.tokens, kTokensPerRun, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) a.inverse.data[a.order.data[i]] = static_cast<int32_t>(i);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = a.order.data[i];
+      if (row >= 0 && row < a.batch * a.tokens) a.inverse.data[row] = static_cast<int32_t>(i);
+    }
   });
 }
 

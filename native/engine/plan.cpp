@@ -1,6 +1,7 @@
 // See plan.hpp for the encoding.
 #include "plan.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <type_traits>
@@ -14,15 +15,29 @@ namespace {
 
 constexpr double kSegment = -1;
 constexpr double kMostWhole = 9007199254740992.0;  // 2^53
+constexpr int64_t kMostBytes = 1ll << 46;           // of an arena: more than processors address
 constexpr int64_t kTileSlot = 15;       // of the thread's scratch; kernels use the slots below
 constexpr int64_t kTilesPerThread = 4;  // at least, so that no thread waits long for the last one
 constexpr int64_t kLeastTileRows = 48;
+constexpr double kMostTileBytes = 1 << 28;  // a thread keeps them; plans use a few hundred kilobytes
+
+// True where `value` is a whole number in [least, most], the only ones that become integers here.
+bool is_whole(double value, double least, double most) {
+  return value >= least && value <= most && value == static_cast<double>(static_cast<int64_t>(value));
+}
+
+// a * b, or -1 where 64 bits do not hold it; neither is negative.
+int64_t times(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? -1 : product;
+}
 
 struct Places {
   Block arena, input, output, tile;
   const std::vector<Block>* constants;
   int64_t first_row, rows;  // of the tile
   int64_t noise_tile;       // of the run: added to that of every route
+  bool made = true;         // false while the plan is made: sizes are then asked for their product
 };
 
 // Fills an argument struct from the encoded fields, in the struct's order.
@@ -30,8 +45,8 @@ class CodeReader {
  public:
   CodeReader(const double* code, const double* end, const Places& places)
       : code_(code), end_(end), places_(places) {
-    count_field_ = static_cast<int64_t>(next());
-    first_field_ = static_cast<int64_t>(next());
+    count_field_ = whole();
+    first_field_ = whole();
   }
 
   template <class... Fields>
@@ -53,13 +68,15 @@ class CodeReader {
   // An entry that is a whole number; sums and products with bytes a value then cannot overflow.
   int64_t whole() {
     const double value = next();
-    if (value >= -kMostWhole && value <= kMostWhole) return static_cast<int64_t>(value);
+    if (is_whole(value, -kMostWhole, kMostWhole)) return static_cast<int64_t>(value);
     problem_ = "an entry is no whole number";
     return 0;
   }
   void read(int64_t& number) {
     number = whole();
-    if (field_ == count_field_) number *= places_.rows;
+    if (field_ == count_field_ && __builtin_mul_overflow(number, places_.rows, &number)) {
+      problem_ = SizeProduct::kProblem;
+    }
     if (field_ == first_field_) number += places_.first_row;
     ++field_;
   }
@@ -98,8 +115,13 @@ class CodeReader {
       return;
     }
     if (row > 0) {
-      if (place != -2) offset += places_.first_row * row * static_cast<int64_t>(sizeof(T));
-      size = row * places_.rows;
+      const int64_t before = times(places_.first_row, row * static_cast<int64_t>(sizeof(T)));
+      if (place != -2) offset = before < 0 || offset < 0 || offset > block.bytes ? -1 : offset + before;
+      size = times(row, places_.rows);
+    }
+    if (offset % static_cast<int64_t>(sizeof(T))) {
+      problem_ = "a view begins between two of its elements";
+      return;
     }
     if (offset < 0 || size < 0 || offset > block.bytes ||
         size > (block.bytes - offset) / static_cast<int64_t>(sizeof(T))) {
@@ -116,7 +138,8 @@ class CodeReader {
   const char* problem_ = nullptr;
 };
 
-// Decodes one call; checks it (backend == nullptr) or runs it. Returns the next call's position.
+// Decodes one call and checks it, again where it runs: the rows of a tile are known only then.
+// op == nullptr: it is not run. Returns the next call's position.
 template <class Args>
 const double* step(const double* code, const double* end, const Places& places,
                    void (*op)(const Args&), const char*& problem) {
@@ -125,7 +148,12 @@ const double* step(const double* code, const double* end, const Places& places,
   args.visit(reader);
   if constexpr (std::is_same_v<Args, Route>) args.tile += places.noise_tile;
   problem = reader.problem();
-  if (!problem && !op) problem = args.check();
+  if (!problem && !places.made) {
+    SizeProduct product;
+    args.visit(product);
+    if (product.too_large()) problem = SizeProduct::kProblem;
+  }
+  if (!problem) problem = args.check();
   if (!problem && op) op(args);
   return reader.position();
 }
@@ -133,7 +161,7 @@ const double* step(const double* code, const double* end, const Places& places,
 const double* dispatch(const Backend* backend, const double* code, const double* end,
                        const Places& places, const char*& problem, const char*& name) {
   int64_t index = 0;
-  const int64_t wanted = static_cast<int64_t>(*code);
+  const int64_t wanted = is_whole(*code, 0, kMostWhole) ? static_cast<int64_t>(*code) : -1;
 #define SPR2Q_STEP(op, Args)                                                              \
   if (wanted == index++) {                                                                \
     name = #op;                                                                           \
@@ -156,19 +184,24 @@ struct Segment {
         exports(static_cast<int64_t>(code[5])), first_export(code + kEntries) {}
   const double* body() const { return first_export + exports * kExportEntries; }
 
-  // What is wrong with its head, or null.
-  const char* check(const double* end, int64_t arena_bytes) const {
-    if (calls < 1 || rows < 1 || tile_rows < 1 || tile_rows > rows || tile_bytes < 0) {
+  // What is wrong with the head of a segment at `code`, or null: asked before one is made of it.
+  // Every row is at least a byte of the `bytes` that the plan works on.
+  static const char* check(const double* code, const double* end, double bytes, double arena_bytes) {
+    if (end - code < kEntries) return "the list of calls ends inside a segment";
+    if (!is_whole(code[1], 1, kMostWhole) || !is_whole(code[2], 1, bytes) ||
+        !is_whole(code[3], 1, code[2]) || !is_whole(code[4], 0, kMostTileBytes)) {
       return "a segment needs calls, rows and tiles of at most all rows";
     }
-    if (exports < 0 || exports > (end - first_export) / kExportEntries) {
+    if (!is_whole(code[5], 0, static_cast<double>((end - code - kEntries) / kExportEntries))) {
       return "the list of calls ends inside a segment";
     }
-    for (const double* e = first_export; e < body(); e += kExportEntries) {
+    const Segment segment(code);
+    const double rows = code[2], tile_rows = code[3], tile_bytes = code[4];
+    for (const double* e = segment.first_export; e < segment.body(); e += kExportEntries) {
       const bool inside =  // false where an entry is not a number
-          e[0] >= 0 && e[1] >= 0 && e[2] >= 1 &&
-          e[0] + e[2] * static_cast<double>(tile_rows) <= static_cast<double>(tile_bytes) &&
-          e[1] + e[2] * static_cast<double>(rows) <= static_cast<double>(arena_bytes);
+          is_whole(e[0], 0, tile_bytes) && is_whole(e[1], 0, arena_bytes) &&
+          is_whole(e[2], 1, tile_bytes) && e[0] + e[2] * tile_rows <= tile_bytes &&
+          e[1] + e[2] * rows <= arena_bytes;
       if (!inside) return "an export reaches outside its block";
     }
     return nullptr;
@@ -193,15 +226,23 @@ int64_t tile_rows_for(const Segment& segment) {
   return least < segment.tile_rows ? least : segment.tile_rows;
 }
 
-void run_segment(const Backend& backend, const double* code, const double* end, Places places) {
+// Returns what is wrong with a call of it in some tile, or null.
+const char* run_segment(const Backend& backend, const double* code, const double* end, Places places,
+                        const RunWatch* watch) {
   const Segment segment(code);
+  std::atomic<const char*> trouble{nullptr};
   parallel_for(segment.rows, tile_rows_for(segment), [&](int64_t begin, int64_t finish) {
+    if (watch && watch->stopped()) return;
     Places mine = places;
     mine.tile = {scratch<uint8_t>(kTileSlot, segment.tile_bytes + 64), segment.tile_bytes};
     mine.first_row = begin;
     mine.rows = finish - begin;
     const char *problem = nullptr, *name = nullptr;
     run_tile(&backend, segment.body(), end, segment.calls, mine, problem, name);
+    if (problem) {
+      trouble = problem;
+      return;
+    }
     for (const double* e = segment.first_export; e < segment.body(); e += Segment::kExportEntries) {
       const int64_t row_bytes = static_cast<int64_t>(e[2]);
       stream(places.arena.data + static_cast<int64_t>(e[1]) + begin * row_bytes,
@@ -209,6 +250,7 @@ void run_segment(const Backend& backend, const double* code, const double* end, 
     }
     if (segment.exports) stream_fence();
   });
+  return trouble;
 }
 
 // The code behind the step at `at`, whose calls have been checked before.
@@ -228,44 +270,76 @@ std::string Plan::build(const Backend& backend, const double* code, int64_t leng
                         int64_t input_floats, int64_t output_floats) {
   backend_ = &backend;
   code_.assign(code, code + length);
-  constants_ = constants;
+  if (!keep(constants)) return "no memory for its constants";
   arena_bytes_ = arena_bytes;
   input_floats_ = input_floats;
   output_floats_ = output_floats;
-  if (arena_bytes < 0 || input_floats < 0 || output_floats < 0) return "negative size";
+  for (int64_t size : {arena_bytes, input_floats, output_floats}) {
+    if (size < 0 || size > kMostBytes) return "a size is negative or beyond 2^46";
+  }
+  const double bytes = static_cast<double>(arena_bytes + 4 * (input_floats + output_floats));
   // Addresses are not touched while checking: any non-null base will do.
   uint8_t* base = reinterpret_cast<uint8_t*>(4096);
   const double* end = code_.data() + code_.size();
   for (const double* at = code_.data(); at < end; ++steps_) {
     const char *problem = nullptr, *name = "plan";
     Places places = {{base, arena_bytes}, {base, input_floats * 4}, {base, output_floats * 4},
-                     {base, 0}, &constants_, 0, 0, 0};
+                     {base, 0}, &constants_, 0, 0, 0, false};
     if (*at != kSegment) {
       at = dispatch(nullptr, at, end, places, problem, name);
-    } else if (end - at < Segment::kEntries) {
-      problem = "the list of calls ends inside a segment";
-    } else {
+    } else if (!(problem = Segment::check(at, end, bytes, static_cast<double>(arena_bytes)))) {
       const Segment segment(at);
-      problem = segment.check(end, arena_bytes);
       // The first tile and the last: what lies between reaches no farther.
-      const double* calls = problem ? end : segment.body();
       places.tile.bytes = segment.tile_bytes;
       places.rows = segment.tile_rows;
-      if (!problem) run_tile(nullptr, calls, end, segment.calls, places, problem, name);
+      run_tile(nullptr, segment.body(), end, segment.calls, places, problem, name);
       places.first_row = segment.rows - segment.tile_rows;
-      if (!problem) at = run_tile(nullptr, calls, end, segment.calls, places, problem, name);
+      if (!problem) {
+        at = run_tile(nullptr, segment.body(), end, segment.calls, places, problem, name);
+      }
     }
     if (problem) return std::string(name) + ": " + problem;
   }
   return "";
 }
 
-bool Plan::run(const float* input, float* output, const volatile int32_t* cancel, double* seconds,
-               int64_t noise_tile, std::string& problem) const {
+// Constants smaller than a page share one block: most are a few bounds.
+bool Plan::keep(const std::vector<Block>& constants) {
+  constexpr int64_t kSmall = 4096, kLine = 64;
+  constants_ = constants;
+  std::vector<uint8_t> small;
+  std::vector<size_t> places;
+  for (Block& block : constants_) {
+    places.push_back(small.size());
+    if (block.bytes >= kSmall) {
+      shared_.push_back(share_constant(block.data, block.bytes));
+      if (!shared_.back()) return false;
+      block.data = const_cast<uint8_t*>(shared_.back()->data);
+    } else {
+      small.insert(small.end(), block.data, block.data + block.bytes);
+      small.resize((small.size() + kLine - 1) / kLine * kLine);
+    }
+  }
+  shared_.push_back(share_constant(small.data(), static_cast<int64_t>(small.size())));
+  if (!shared_.back()) return false;
+  for (size_t i = 0; i < constants_.size(); ++i) {
+    if (constants_[i].bytes >= kSmall) continue;
+    constants_[i].data = const_cast<uint8_t*>(shared_.back()->data) + places[i];
+  }
+  return true;
+}
+
+int64_t Plan::held_bytes() const {
+  int64_t bytes = static_cast<int64_t>(code_.size() * sizeof(double));
+  for (const auto& constant : shared_) bytes += constant->bytes;
+  return bytes;
+}
+
+RunResult Plan::run(const float* input, float* output, RunWatch* watch, double* seconds,
+                    int64_t noise_tile) const {
   const Arena arena(arena_bytes_);
   if (!arena.data()) {
-    problem = "no memory for an arena of " + std::to_string(arena_bytes_) + " bytes";
-    return true;
+    return {false, "no memory for an arena of " + std::to_string(arena_bytes_) + " bytes"};
   }
   const Places places = {
       {arena.data(), arena_bytes_},
@@ -273,27 +347,27 @@ bool Plan::run(const float* input, float* output, const volatile int32_t* cancel
       {reinterpret_cast<uint8_t*>(output), output_floats_ * 4},
       {nullptr, 0}, &constants_, 0, 0, noise_tile};
   const double* end = code_.data() + code_.size();
-  bool finished = true;
   using Clock = std::chrono::steady_clock;
   Clock::time_point began = Clock::now();
+  int64_t done = 0;
   for (const double* at = code_.data(); at < end;) {
-    if (cancel && *cancel) {
-      finished = false;
-      break;
-    }
+    if (watch && watch->stopped()) return {false, ""};
     const char *trouble = nullptr, *name = "plan";
     if (*at == kSegment) {
-      run_segment(*backend_, at, end, places);
+      trouble = run_segment(*backend_, at, end, places, watch);
       at = skip_segment(at, end, places);
     } else {
       at = dispatch(backend_, at, end, places, trouble, name);
     }
+    if (trouble) return {false, trouble, true};
+    if (watch) watch->step_done(++done);
     if (!seconds) continue;
     const Clock::time_point now = Clock::now();
     *seconds++ = std::chrono::duration<double>(now - began).count();
     began = now;
   }
-  return finished;
+  // A stop during the last step left tiles of it out.
+  return {!(watch && watch->stopped()), ""};
 }
 
 }  // namespace spr2q

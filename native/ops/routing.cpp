@@ -69,16 +69,18 @@ void sort_tokens(const SortTokens& a) {
   for (int64_t sample = 0; sample < a.batch; ++sample) {
     const int32_t* classes = a.classes.data + sample * a.tokens;
     int32_t* order = a.order.data + sample * a.tokens;
+    int32_t* const end = order + a.tokens;  // reached early where order overlaps classes
     for (int64_t k = 0; k < a.count; ++k) {
       for (int64_t n = 0; n < a.tokens; ++n) {
-        if (clamp_class(classes[n], a.count) == k) {
+        if (clamp_class(classes[n], a.count) == k && order < end) {
           *order++ = static_cast<int32_t>(sample * a.tokens + n);
         }
       }
     }
   }
   for (int64_t i = 0; a.inverse && i < a.batch * a.tokens; ++i) {
-    a.inverse.data[a.order.data[i]] = static_cast<int32_t>(i);
+    const int64_t row = a.order.data[i];
+    if (row >= 0 && row < a.batch * a.tokens) a.inverse.data[row] = static_cast<int32_t>(i);
   }
 }
 

@@ -1,15 +1,15 @@
 import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { command, parseRoutingTable, summariseBounds } from "../../lib/cli/commands/inspect.ts";
+import { command, parseRoutingTable } from "../../lib/cli/commands/inspect.ts";
 import { gateBlocks, routingHeatMap } from "../../lib/cli/commands/inspect_text.ts";
 import { Var } from "../../lib/autograd.ts";
 import { openModel } from "../../lib/infer/model.ts";
 import { MAMBAIRV2 } from "../../lib/models/mambairv2.ts";
 import { macAccount, sizeAccount } from "../../lib/quant/accounts.ts";
-import type { Bounds, Granularity } from "../../lib/quant/codes.ts";
+import { type Bounds, type Granularity, jointBounds } from "../../lib/quant/codes.ts";
 import { type Policy, policyFor } from "../../lib/quant/policy.ts";
-import { jointBounds } from "../../lib/quant/sites.ts";
+import { summariseBounds } from "../../lib/quant/site_kinds.ts";
 import { hasTestData, testData } from "../data.ts";
 import { temporaryFolder } from "../io/helpers.ts";
 import { runCommand, TINY, writePackedModel, writeTinyModel } from "./tiny_model.ts";

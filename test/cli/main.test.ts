@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { type CommandContext, defineCommand } from "../../lib/cli/args.ts";
 import { COMMANDS, type CommandEntry, runMain } from "../../lib/cli/main.ts";
-import { packageVersion } from "../../lib/cli/version.ts";
+import { packageVersion } from "../../lib/binding.ts";
 import { Spr2qError } from "../../lib/errors.ts";
 
 /** Runs one command line on a command "work" whose body is `body`. */

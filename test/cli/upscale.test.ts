@@ -8,8 +8,9 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { command, planJobs } from "../../lib/cli/commands/upscale.ts";
+import { command } from "../../lib/cli/commands/upscale.ts";
 import { parseTile } from "../../lib/cli/run_options.ts";
+import { planJobs } from "../../lib/cli/upscale_jobs.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
 import { decodePng, encodePng } from "../../lib/io/png.ts";
 import type { RasterImage } from "../../lib/io/raster.ts";

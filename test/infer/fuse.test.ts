@@ -41,7 +41,8 @@ async function run(calls: readonly TracedCall[], x: F32, y: F32, fused: boolean)
   const list = Float64Array.from(code);
   const plan = native().createPlan(list, constants, arenaBytes, inputs, outputs);
   const result = new Float32Array(outputs);
-  expect(await native().runPlan(plan, x, result, new Int32Array(1), null, 0)).toBe(true);
+  const run = native().runPlan(plan, x, result, new Int32Array(1), null, 0, null);
+  expect(await run).toBe(true);
   return result;
 }
 

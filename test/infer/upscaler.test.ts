@@ -3,7 +3,8 @@ import { Graph, Var } from "../../lib/autograd.ts";
 import { fillTransparent, keepFlat } from "../../lib/infer/alpha.ts";
 import { TileRunner } from "../../lib/infer/tiles.ts";
 import { chooseTiling } from "../../lib/infer/budget.ts";
-import { type UpscaleOptions, Upscaler } from "../../lib/infer/upscaler.ts";
+import type { UpscaleOptions } from "../../lib/infer/settings.ts";
+import { Upscaler } from "../../lib/infer/upscaler.ts";
 import { fromRgbFloat, type RasterImage, toRgbFloat } from "../../lib/io/raster.ts";
 import { FloatSites } from "../../lib/models/sites.ts";
 import { Router } from "../../lib/nn/routing.ts";
@@ -235,10 +236,32 @@ describe("tiles", () => {
     expect(tiled.data).not.toEqual((await one.run(image)).data);
   });
 
-  test("progress rises to 1 once per tile and pass", async () => {
+  test("progress is told from 0 to 1, in between at most twenty times a second", async () => {
+    const told: { share: number; at: number }[] = [];
+    const onProgress = (share: number) => told.push({ share, at: performance.now() });
+    await upscale(picture(120, 120, 4), { tile: 16, onProgress });
+    const shares = told.map(({ share }) => share);
+    expect(shares[0]).toBe(0);
+    expect(shares.at(-1)).toBe(1);
+    expect(shares).toEqual([...new Set(shares)].sort((a, b) => a - b));
+    const between = told.slice(1, -1).map(({ at }, i) => at - told[i].at);
+    expect(Math.min(...between, 50)).toBeGreaterThanOrEqual(50);
+  });
+
+  test("within a single tile, progress comes from between the plan's steps", async () => {
     const shares: number[] = [];
-    await upscale(picture(30, 16, 4), { tile: 16, onProgress: (share) => shares.push(share) });
-    expect(shares).toEqual([0.25, 0.5, 0.75, 1]);
+    const one = await upscaler();
+    await one.run(picture(480, 480), { tile: "none", onProgress: (share) => shares.push(share) });
+    expect(shares.length).toBeGreaterThan(2);
+  });
+
+  test("what the progress callback throws ends the run", async () => {
+    const one = await upscaler();
+    const onProgress = (share: number) => {
+      if (share > 0) throw new RangeError("no further");
+    };
+    await expect(one.run(picture(64, 64), { onProgress })).rejects.toThrow(RangeError);
+    expect(one.stats()).toMatchObject({ queued: 0, running: 0, finished: 0 });
   });
 });
 

@@ -42,3 +42,9 @@ export async function refusalOf(promise: Promise<unknown>): Promise<string> {
     if (result.status === "rejected") throw result.reason;
   });
 }
+
+/** True where the optional package sharp is installed. */
+export const hasSharp: boolean = await import("sharp").then(
+  () => true,
+  () => false,
+);

@@ -1,7 +1,8 @@
 import { inflateSync } from "node:zlib";
 import { PNG } from "pngjs";
 import { describe, expect, test } from "vitest";
-import { decodeBytes, decodePng, encodePng, outlinePng } from "../../lib/io/png.ts";
+import { outlineImage } from "../../lib/io/pictures.ts";
+import { decodeBytes, decodePng, encodePng } from "../../lib/io/png.ts";
 import { writePng } from "../../lib/io/png_writer.ts";
 import type { RasterImage } from "../../lib/io/raster.ts";
 import { writeFileSync } from "node:fs";
@@ -201,7 +202,7 @@ describe("the outline of a file", () => {
   ])("%o is told from the header", async (recipe, kind) => {
     const path = join(temporaryFolder(), "a.png");
     writeFileSync(path, makePng({ width: 7, height: 5, sample: (x) => x % 2, ...recipe }));
-    const outline = await outlinePng(path);
+    const outline = await outlineImage(path);
     expect(outline).toEqual({ width: 7, height: 5, ...kind });
     expect(decodeBytes(outline!)).toBeGreaterThan(7 * 5 * kind.channels);
   });
@@ -212,9 +213,9 @@ describe("the outline of a file", () => {
     const header = headerChunk({ width: 7, height: 5, bitDepth: 8, colorType: 2 });
     for (const bytes of [Buffer.from("hello"), Buffer.concat([SIGNATURE, header.subarray(0, 9)])]) {
       writeFileSync(path, bytes);
-      expect(await refusalOf(outlinePng(path))).toContain("ERR_IMAGE");
+      expect(await refusalOf(outlineImage(path))).toContain("ERR_IMAGE");
     }
-    expect(await refusalOf(outlinePng(join(folder, "b.png")))).toContain("ERR_IO");
-    expect(await outlinePng("/dev/null")).toBeNull();
+    expect(await refusalOf(outlineImage(join(folder, "b.png")))).toContain("ERR_IO");
+    expect(await outlineImage("/dev/null")).toBeNull();
   });
 });

@@ -1,6 +1,7 @@
 /** Range searches against plain computations on small sets. */
 import { expect, test } from "vitest";
 import {
+  densityClipped,
   dobi,
   minMax,
   percentile,
@@ -56,4 +57,29 @@ test("symmetric codes hold 0 exactly and reach the largest magnitude or its perc
     expect(beyond).toBeLessThanOrEqual(21);
   }
   expect(symmetricMax(x, 1)).toEqual([-Math.max(...x), Math.max(...x)]);
+});
+
+test("dual clipping by density: dropping one end bin after another, by brute force", () => {
+  const x = random(5000, 12, -1, 1).map((v) => v ** 5 + (v > 0.9 ? 3 * v : 0));
+  for (const share of [1e-3, 0.05]) {
+    // Bins as lists of values; the rule of the paper, word by word.
+    const [least, most] = minMax(x, 4);
+    const width = (most - least) / 2048;
+    const bins: number[][] = Array.from({ length: 2048 }, () => []);
+    for (const value of x) bins[Math.min(2047, Math.floor((value - least) / width))].push(value);
+    let [first, last] = [0, 2048];
+    const kept = (from: number, to: number): number => bins.slice(from, to).flat().length;
+    for (;;) {
+      const next =
+        bins[first].length <= bins[last - 1].length ? [first + 1, last] : [first, last - 1];
+      if (kept(next[0], next[1]) <= (1 - share) * x.length) break;
+      [first, last] = next;
+    }
+    const [low, high] = densityClipped(share)(x, 4);
+    expect(low).toBeCloseTo(least + first * width, 9);
+    expect(high).toBeCloseTo(least + last * width, 9);
+    const inside = x.filter((v) => v >= low && v <= high).length;
+    expect(inside).toBeGreaterThan((1 - share) * x.length - 1);
+  }
+  expect(densityClipped(0.1)(Float32Array.of(2, 2, 2), 4)).toEqual([2, 2]);
 });

@@ -33,7 +33,7 @@ beforeAll(async () => {
 const NETWORKS: Readonly<Record<string, () => Network>> = { mambairv2: tinyNet, swinir: tinySwin };
 
 function options(method: string, out: string, more: Partial<QuantizeOptions>): QuantizeOptions {
-  const sizes = { rank: 2, rectifiers: 2, iterations: 6, osrc: 3, batch: 2, patch: 16 };
+  const sizes = { rank: 2, rectifiers: 2, iterations: 12, osrc: 5, batch: 2, patch: 16 };
   const common = { bits: 2, train: join(root, "train"), seed: 7, version: "0.0.0" };
   return { method, out: join(root, out), ...common, ...sizes, ...more };
 }
@@ -74,7 +74,7 @@ for (const method of METHODS) {
           make,
           options(method.name, out, { signal: stop.signal }),
           (event) =>
-            event.type === "step" && event.stage === stage && event.iteration === 2 && stop.abort(),
+            event.type === "step" && event.stage === stage && event.iteration === 3 && stop.abort(),
         );
         await expect(halted).rejects.toMatchObject({ code: "ERR_ABORTED" });
         const again = await run(make, options(method.name, out, { resume: true }));

@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { openModel } from "../../lib/infer/model.ts";
 import { encodePng, fromRgbFloat } from "../../lib/io/png.ts";
+import { evaluate } from "../../lib/infer/evaluate.ts";
 import {
+  quantize,
   type QuantizeOptions,
   type QuantizeResult,
   quantizeModel,
@@ -154,4 +156,56 @@ test("an empty training folder and too small pictures are ERR_DATA", async () =>
   await expect(drain(empty)).rejects.toMatchObject({ code: "ERR_DATA" });
   const large = quantizeModel(asModel(tinyNet()), options("y", { patch: 48 }));
   await expect(drain(large)).rejects.toMatchObject({ code: "ERR_DATA" });
+});
+
+test("the run tells where bounds and gates are, from before the first step to the last", async () => {
+  const states: Extract<TrainEvent, { type: "state" }>[] = [];
+  const run = quantizeModel(asModel(tinyNet()), options("states", { iterations: 6, osrc: 3 }));
+  await drain(run, (event) => {
+    if (event.type === "state") states.push(event);
+  });
+  const of = (stage: string): number[] =>
+    states.filter((one) => one.stage === stage).map(({ iteration }) => iteration);
+  expect(of("rgt")).toEqual([0, 1, 2, 3, 4, 5, 6]);
+  expect(of("osrc")).toEqual([0, 1, 2, 3]);
+  const rgt = states.filter(({ stage }) => stage === "rgt");
+  expect(rgt[0].largestGate).toEqual({ median: 0.5, greatest: 0.5 });
+  expect(rgt[6].largestGate?.greatest).toBeGreaterThan(0.5);
+  const kinds = Object.keys(rgt[0].ranges);
+  expect(kinds).toContain("weights of linear layers");
+  for (const kind of kinds) expect(rgt[0].ranges[kind]).toBeGreaterThan(0);
+  const moved = kinds.filter((kind) => rgt[0].ranges[kind] !== rgt[6].ranges[kind]);
+  expect(moved).toContain("inputs of linear layers");
+  const osrc = states.filter(({ stage }) => stage === "osrc");
+  expect(osrc[3].ranges).toEqual(osrc[0].ranges);
+});
+
+test("quantize() can be awaited, and evaluate() measures what it left, image by image", async () => {
+  const [train, out] = [join(root, "train"), join(root, "library")];
+  const few = { iterations: 2, osrc: 1, batch: 1, patch: 16, recipe: "quick" } as const;
+  const types = new Set<string>();
+  const run = quantize(asModel(tinyNet()), { bits: 4, train, out, ...few });
+  for await (const event of run) types.add(event.type);
+  expect([...types]).toEqual([
+    "start",
+    "stage",
+    "state",
+    "step",
+    "eval",
+    "checkpoint",
+    "route",
+    "done",
+  ]);
+  const { model, table } = await run;
+  const scores: string[] = [];
+  const measured = evaluate(model, { hr: train });
+  for await (const { name, psnr, done, total } of measured) {
+    expect(psnr).toBeGreaterThan(5);
+    scores.push(`${name} ${done}/${total}`);
+  }
+  expect(scores).toEqual(["0 1/4", "1 2/4", "2 3/4", "3 4/4"]);
+  const { psnr, images } = await measured;
+  expect(psnr).toBeCloseTo(images.reduce((sum, image) => sum + image.psnr, 0) / 4, 10);
+  expect((await evaluate({ bicubic: 2 }, { hr: train })).psnrLuma).toBeGreaterThan(psnr);
+  expect(Object.keys(table!.layers).length).toBeGreaterThan(0);
 });

@@ -16,7 +16,7 @@ import type { Comparison } from "../../report/html.ts";
 import { writeRunReport } from "../../report/run.ts";
 import type { TrainEvent } from "../../train/events.ts";
 import { defineCommand } from "../args.ts";
-import { packageVersion } from "../version.ts";
+import { packageVersion } from "../../binding.ts";
 
 const base64 = (image: RasterImage): string => Buffer.from(encodePng(image)).toString("base64");
 

@@ -10,26 +10,18 @@ import {
   countedInput,
   type MacAccount,
   macAccount,
+  macRows,
+  ROTATION,
   type SiteBits,
   type SizeAccount,
   siteBits,
   sizeAccount,
 } from "../../quant/accounts.ts";
-import type { Bounds } from "../../quant/codes.ts";
-import { type Leads, policyFor } from "../../quant/policy.ts";
+import { METHODS } from "../../methods/registry.ts";
+import { type Leads, type Policy, policyFor } from "../../quant/policy.ts";
+import { type RangeSummary, summariseBounds } from "../../quant/site_kinds.ts";
 import { defineCommand } from "../args.ts";
 import { describeInspection } from "./inspect_text.ts";
-
-/** Widths of the quantisers of one kind of site: upper - lower bound, over all of them. */
-export interface RangeSummary {
-  readonly kind: string;
-  readonly sites: number;
-  /** Number of ranges: one a site, or one a row where bounds are per output channel. */
-  readonly ranges: number;
-  readonly min: number;
-  readonly median: number;
-  readonly max: number;
-}
 
 /** Gates of every rectified module, as quantize writes them beside the model. */
 export interface RoutingGates {
@@ -37,6 +29,18 @@ export interface RoutingGates {
   readonly layers: Readonly<Record<string, readonly number[]>>;
   readonly lossBefore: number | null;
   readonly lossAfter: number | null;
+}
+
+/** What the method of a quantised file is, and what it costs at inference. */
+export interface MethodAccount {
+  readonly name: string;
+  /** In a sentence; null for a method that this version does not know. */
+  readonly title: string | null;
+  /** Modules whose inputs have ranges by token: float products of coded operands, op by op. */
+  readonly tokenRanges: readonly string[];
+  /** Modules whose inputs are turned online, and the float MACs of that (part of `macs`). */
+  readonly rotations: readonly string[];
+  readonly rotationMacs: number;
 }
 
 /** Everything that `inspect --json` prints. */
@@ -50,7 +54,8 @@ export interface Inspection {
   readonly sha256: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly diskBytes: number;
-  /** Null for a full-precision file, as are `leads` and `releasedScope`. */
+  /** Null for a full-precision file, as are `scope`, `leads` and `releasedScope`. */
+  readonly method: MethodAccount | null;
   readonly scope: string | null;
   readonly leads: Leads | null;
   readonly bits: SiteBits;
@@ -66,47 +71,6 @@ export interface Inspection {
   readonly routingTable: RoutingGates | null;
   /** Why a table.json beside the file is not shown, or null. */
   readonly routingProblem: string | null;
-}
-
-/** Kinds of sites by the end of their names, in the order in which they are shown. */
-const KINDS: readonly (readonly [string, RegExp])[] = [
-  ["weights of linear layers", /(?<!embeddingA|embeddingB|conv|CPE\.0)\.w$/],
-  ["weights of depth-wise convolutions", /(conv|CPE\.0)\.w$/],
-  ["prompt embeddings and pool", /embedding[AB]\.w$|pool\.x$/],
-  ["inputs of depth-wise convolutions", /(conv|CPE\.0)\.x$/],
-  ["inputs of x_proj and dt_proj", /(x_proj|dt_projs)_weight\.x$/],
-  ["inputs of linear layers", /\.x$/],
-  ["attention q, k, v", /(win_mhsa|attn)\.[qkv]$/],
-  ["softmax probabilities", /(win_mhsa|attn)\.p$/],
-  ["scan operands", /selectiveScan\.(delta|bias|A|B|C)$/],
-  ["scan state", /selectiveScan\.h$/],
-];
-
-function rangesOf({ lower, upper, granularity }: Bounds): number[] {
-  if (granularity === "column") return [upper.data[0]];
-  // A joint pair keeps lower and upper bound in one vector.
-  if (lower === upper) return [upper.data[1] - upper.data[0]];
-  return [...upper.data].map((high, i) => high - lower.data[i]);
-}
-
-/** Least, middle and largest range of each kind of site that `bounds` has. */
-export function summariseBounds(bounds: ReadonlyMap<string, Bounds>): RangeSummary[] {
-  const found = new Map<string, { sites: number; ranges: number[] }>();
-  for (const [site, pair] of bounds) {
-    const kind = KINDS.find(([, pattern]) => pattern.test(site))?.[0] ?? "other sites";
-    const entry = found.get(kind) ?? { sites: 0, ranges: [] };
-    entry.sites++;
-    entry.ranges.push(...rangesOf(pair));
-    found.set(kind, entry);
-  }
-  const order = [...KINDS.map(([kind]) => kind), "other sites"].filter((kind) => found.has(kind));
-  return order.map((kind) => {
-    const { sites, ranges } = found.get(kind) as { sites: number; ranges: number[] };
-    const sorted = ranges.sort((a, b) => a - b);
-    const half = sorted.length >> 1;
-    const median = sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-    return { kind, sites, ranges: sorted.length, min: sorted[0], median, max: sorted.at(-1)! };
-  });
 }
 
 /** The routing table of a text of JSON; a string says what is wrong with it. */
@@ -138,6 +102,18 @@ async function readRoutingTable(modelPath: string): Promise<RoutingGates | strin
   }
 }
 
+function methodAccount({ net, metadata }: Model, policy: Policy): MethodAccount {
+  const name = metadata.method ?? "spr2q";
+  const rotations = macRows(net, policy).filter((row) => row.name.startsWith(ROTATION));
+  return {
+    name,
+    title: METHODS.find((method) => method.name === name)?.title ?? null,
+    tokenRanges: Object.keys(policy.tokenRanges ?? {}),
+    rotations: rotations.map((row) => row.name.slice(ROTATION.length)),
+    rotationMacs: rotations.reduce((sum, { macs }) => sum + macs, 0),
+  };
+}
+
 /** Looks at a model file. Errors are those of openModel. */
 export async function inspectModel(path: string): Promise<Inspection> {
   const model: Model = await openModel(path);
@@ -157,6 +133,7 @@ export async function inspectModel(path: string): Promise<Inspection> {
     sha256: model.sha256,
     metadata: model.metadata,
     diskBytes: (await stat(path)).size,
+    method: policy && methodAccount(model, policy),
     scope: policy?.scope ?? null,
     leads: policy?.leads ?? null,
     bits: siteBits(architecture, policy),

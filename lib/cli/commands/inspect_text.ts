@@ -53,7 +53,6 @@ function header(i: Inspection): string[] {
       .map((name) => `${name} ${i.metadata[name]}`)
       .join(", ");
   const made = told([
-    "method",
     "recipe",
     "seed",
     "rectifiers",
@@ -62,15 +61,35 @@ function header(i: Inspection): string[] {
     "osrc",
     "batch",
     "patch",
+    "condition_numbers",
   ]);
   const origin = told(["library", "source_sha256"]);
   return [
     i.model,
     row("architecture", `${i.architecture} x${i.scale}: ${network}, ${i.sizes}`),
+    ...methodRows(i),
     ...(made ? [row("made with", made)] : []),
     ...(origin ? [row("made from", origin)] : []),
     row("SHA-256", i.sha256),
   ];
+}
+
+/** The method, and what it adds to inference. */
+function methodRows({ method }: Inspection): string[] {
+  if (method === null) return [];
+  const { name, title, tokenRanges, rotations, rotationMacs } = method;
+  const rows = [
+    row("method", title === null || title.startsWith(name) ? (title ?? name) : `${name}: ${title}`),
+  ];
+  if (rotations.length > 0) {
+    const where = `inputs of ${rotations.join(" and ")}`;
+    rows.push(row("online rotations", `${where}: ${giga(rotationMacs)} MACs in float`));
+  }
+  if (tokenRanges.length > 0) {
+    const how = "products in float of coded operands, op by op";
+    rows.push(row("ranges by token", `inputs of ${tokenRanges.join(", ")}: ${how}`));
+  }
+  return rows;
 }
 
 function bitsSection(i: Inspection): string[] {

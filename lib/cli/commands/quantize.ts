@@ -2,13 +2,12 @@
 import { expected, Spr2qError } from "../../errors.ts";
 import { openModel } from "../../infer/model.ts";
 import type { Scope } from "../../quant/policy.ts";
-import type { RecipeName } from "../../quant/recipes.ts";
-import { METHODS, methodNamed } from "../../methods/registry.ts";
+import type { GateKind, RecipeName, Tuning } from "../../quant/recipes.ts";
+import { METHODS } from "../../methods/registry.ts";
 import { quantizeModel, type QuantizeResult } from "../../methods/quantize.ts";
-import type { TrainEvent } from "../../train/events.ts";
-import { writeRunReport } from "../../report/run.ts";
 import { defineCommand } from "../args.ts";
-import { packageVersion } from "../version.ts";
+import { writeQuantizeReport } from "../quantize_report.ts";
+import { packageVersion } from "../../binding.ts";
 
 /** The bits that the packed format knows. */
 const BITS = [8, 4, 2, 1];
@@ -16,6 +15,30 @@ const BITS = [8, 4, 2, 1];
 function switchOf(value: string | number): boolean | undefined {
   return value === "auto" ? undefined : value === "on";
 }
+
+/** The options as they would be typed again; those at their defaults are left out. */
+function commandOf(options: Readonly<Record<string, unknown>>): string {
+  const defaults = new Map<string, unknown>([
+    ["method", "spr2q"],
+    ["rank", 8],
+    ["rectifiers", 4],
+    ["device", "auto"],
+    ["half-exponent", "auto"],
+    ["offsets", "auto"],
+    ["row-bounds", "auto"],
+  ]);
+  const words = Object.entries(options).flatMap(([name, value]) => {
+    if (value === undefined || value === false || value === defaults.get(name)) return [];
+    if (name === "resume" || COMMON.has(name)) return [];
+    if (value === true) return [`--${name}`];
+    const text = `${value}`;
+    return [`--${name} ${/[^\w./:=-]/.test(text) ? JSON.stringify(text) : text}`];
+  });
+  return words.join(" ");
+}
+
+/** Options that change what is printed, not what is made. */
+const COMMON: ReadonlySet<string> = new Set(["json", "quiet", "help"]);
 
 export const command = defineCommand({
   name: "quantize",
@@ -76,6 +99,18 @@ export const command = defineCommand({
       max: 32,
       default: 4,
       help: "rectifiers a layer; 0 trains bounds only, 1 is PQFR",
+    },
+    {
+      name: "gate",
+      type: "choice",
+      choices: ["static", "dynamic", "uniform"],
+      help: "gates of the rectifiers in RGT; uniform is a control (default: the recipe's)",
+    },
+    {
+      name: "tune",
+      type: "choice",
+      choices: ["rectifiers", "weights"],
+      help: "what moves a layer's weight; weights is a control (default: the recipe's)",
     },
     {
       name: "iterations",
@@ -141,6 +176,18 @@ export const command = defineCommand({
       default: "auto",
       help: "where to run",
     },
+    {
+      name: "condition",
+      type: "boolean",
+      help: "condition the weights first, as CondiQuant does (spr2q)",
+    },
+    {
+      name: "test",
+      type: "string",
+      value: "DIR",
+      help: "folder of HR PNGs on which the report compares the result (Set5, Urban100)",
+    },
+    { name: "test-lr", type: "string", value: "DIR", help: "their LR twins (default: bicubic)" },
     { name: "resume", type: "boolean", help: "go on from OUT/checkpoint.safetensors" },
   ],
   async run(ctx) {
@@ -174,16 +221,17 @@ export const command = defineCommand({
       batch: options.batch,
       patch: options.patch,
       seed: options.seed,
+      condition: options.condition,
+      gate: options.gate as GateKind | undefined,
+      tuning: options.tune as Tuning | undefined,
       resume: options.resume,
       signal: ctx.signal,
       version: packageVersion(),
     });
-    const events: TrainEvent[] = [];
     let note = "";
     let step = await run.next();
     for (; !step.done; step = await run.next()) {
       const event = step.value;
-      events.push(event);
       if (event.type === "eval") note = `, ${event.psnr.toFixed(2)} dB held out`;
       if (event.type === "step") {
         ctx.progress.update({
@@ -197,21 +245,14 @@ export const command = defineCommand({
     }
     ctx.progress.finish();
     const result: QuantizeResult = step.value;
-    await writeRunReport(options.out, {
-      title: `${options.bits}-bit ${options.model} by ${options.method}`,
-      command: "spr2q quantize",
-      facts: [
-        ["method", methodNamed(options.method as string).title],
-        [
-          "settings",
-          Object.entries(result.settings)
-            .map(([k, v]) => `${k} ${v}`)
-            .join(", "),
-        ],
-      ],
-      events,
-      table: result.table,
-    });
+    const { out, seed, test } = options;
+    const testLr = options["test-lr"];
+    const command = commandOf(options);
+    await writeQuantizeReport(
+      { model, result, out, seed, command, test, testLr },
+      ctx.signal,
+      ctx.progress,
+    );
     const { model: file, bytes, seconds, table, settings } = result;
     const { method, scope, recipe } = settings;
     ctx.out(

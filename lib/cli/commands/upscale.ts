@@ -1,63 +1,43 @@
-/** `spr2q upscale`: enlarges a PNG or a folder of PNGs with any model file. */
-import { realpath, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+/** `spr2q upscale`: enlarges an image or a folder of images with any model file. */
+import { basename, dirname } from "node:path";
 import { native } from "../../binding.ts";
-import { expected } from "../../errors.ts";
+import { checkUpscalable, type UpscaleOptions } from "../../infer/settings.ts";
 import { Upscaler } from "../../infer/upscaler.ts";
-import { ensureWritableDir, ioError } from "../../io/files.ts";
-import { listImages } from "../../io/images.ts";
+import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
+import { IMAGE_KINDS } from "../../io/image_kind.ts";
 import type { RasterImage } from "../../io/png.ts";
+import { checkHolds, encodeWithSharp } from "../../io/sharp.ts";
 import { defineCommand } from "../args.ts";
 import { parseTile, routingOptions } from "../run_options.ts";
-
-/** One image to read and the file to write. */
-export interface Job {
-  readonly in: string;
-  readonly out: string;
-}
-
-async function isFolder(path: string): Promise<boolean> {
-  return stat(path).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
-}
+import { type Job, planJobs } from "../upscale_jobs.ts";
 
 /**
- * What to read and where to write: a PNG goes to a .png path or, under its own name, into a folder;
- * a folder's PNGs go into a folder. Throws ERR_IO where `input` does not exist, ERR_USAGE where a
- * folder should become a file or a file would replace itself, ERR_DATA for a folder without PNGs.
+ * Enlarges one image into its file: a PNG strip by strip, any other kind in memory and then by sharp.
+ * Returns the sides of the result in pixels and how it was cut.
  */
-export async function planJobs(input: string, output: string): Promise<Job[]> {
-  const found = await stat(input).catch((cause) => {
-    throw ioError("read the image or folder", input, cause);
-  });
-  const namesFile = /\.png$/i.test(output) && !(await isFolder(output));
-  if (found.isDirectory() && namesFile) {
-    const fix = "Name a folder; it is made if need be.";
-    throw expected("ERR_USAGE", "--output", `a folder, as ${input} is one`, `"${output}"`, fix);
-  }
-  const sources = found.isDirectory() ? await listImages(input) : [input];
-  const jobs = sources.map((path) => ({
-    in: path,
-    out: namesFile ? output : join(output, basename(path)),
-  }));
-  const real = (path: string): Promise<string | null> => realpath(path).catch(() => null);
-  for (const job of jobs) {
-    const target = await real(job.out);
-    if (target !== null && target === (await real(job.in))) {
-      const fix = "Choose another file or folder.";
-      throw expected("ERR_USAGE", "--output", "a place other than the input's", job.out, fix);
-    }
-  }
-  return jobs;
+async function enlarge(
+  upscaler: Upscaler,
+  image: RasterImage,
+  job: Job,
+  quality: number,
+  options: UpscaleOptions,
+) {
+  if (job.kind === "png") return upscaler.save(image, job.out, options);
+  const { width, height, ...rest } = await upscaler.run(image, options);
+  const bytes = await encodeWithSharp({ width, height, ...rest }, job.kind, quality);
+  await writeFileAtomic(job.out, bytes);
+  return { width, height, tiling: options.tile ?? null };
 }
 
 export const command = defineCommand({
   name: "upscale",
   summary: "enlarge an image or a folder of images",
-  usage: "IN.png|DIR -o OUT --model M [--tile auto] [--max-memory SIZE]",
-  positionals: { min: 1, max: 1, help: "IN.png or DIR, a PNG file or a folder of them" },
+  usage: "IN|DIR -o OUT --model M [--tile auto] [--max-memory SIZE]",
+  positionals: {
+    min: 1,
+    max: 1,
+    help: "IN or DIR, a PNG, JPEG, WebP or AVIF file or a folder of them",
+  },
   options: [
     {
       name: "output",
@@ -65,7 +45,7 @@ export const command = defineCommand({
       type: "string",
       required: true,
       value: "OUT",
-      help: "a .png file, or a folder (made if need be)",
+      help: "a .png, .jpg, .webp or .avif file, or a folder (made if need be)",
     },
     {
       name: "model",
@@ -88,13 +68,27 @@ export const command = defineCommand({
         "most that an image may take beside the model, as 512M or 1.5GiB: tile auto is then the " +
         "largest that fits; without it, runs are refused only where the machine has too little",
     },
+    {
+      name: "format",
+      type: "choice",
+      choices: IMAGE_KINDS,
+      help: "kind of the files in a folder OUT, png unless given; all but png need the package sharp",
+    },
+    {
+      name: "quality",
+      type: "integer",
+      min: 1,
+      max: 100,
+      default: 90,
+      help: "of a JPEG, WebP or AVIF result",
+    },
     ...routingOptions,
   ],
   async run(ctx) {
     const { options, signal } = ctx;
     const tile = parseTile(options.tile);
     const { routing, seed } = options as { routing: "sampled" | "argmax"; seed: number };
-    const jobs = await planJobs(ctx.positionals[0], options.output);
+    const jobs = await planJobs(ctx.positionals[0], options.output, options.format);
     const maxMemory = options["max-memory"];
     using upscaler = await Upscaler.load(options.model, { tile, routing, seed, maxMemory });
     const { scale, bits } = upscaler;
@@ -103,6 +97,8 @@ export const command = defineCommand({
     for (const job of jobs) {
       signal.throwIfAborted();
       const image = await upscaler.read(job.in);
+      checkHolds(image, job.kind);
+      if (job.kind !== "png") checkUpscalable(image, scale, job.in);
       if (jobs.length === 1) only = image;
     }
     await ensureWritableDir(dirname(jobs[0].out));
@@ -117,10 +113,11 @@ export const command = defineCommand({
         ctx.progress.update({ label: "upscaling", done, total: 100, note: basename(job.in) });
       };
       onProgress(0);
-      const saved = await upscaler.save(image, job.out, { signal, onProgress });
+      const how = { tile, signal, onProgress };
+      const saved = await enlarge(upscaler, image, job, options.quality, how);
       const seconds = (performance.now() - started) / 1000;
       const { width, height, tiling } = saved;
-      images.push({ ...job, width, height, tile: tiling, seconds });
+      images.push({ in: job.in, out: job.out, width, height, tile: tiling, seconds });
       ctx.out(`${job.out}  ${width}x${height}  ${seconds.toFixed(2)} s`);
     }
     ctx.progress.finish();

@@ -1,6 +1,7 @@
 // What the argument structs of every op share: enumerations, the visitor that lists an op's fields
 // in order, and the helpers of check().
 #pragma once
+#include <cstring>
 #include <initializer_list>
 
 #include "../tensor.hpp"
@@ -34,5 +35,45 @@ static inline int64_t bound_count(int64_t granularity, int64_t rows, int64_t col
 static inline int64_t upper_count(int64_t granularity, int64_t rows) {
   return granularity == kRow ? rows : 1;
 }
+
+// The product of all sizes of an argument struct, which it visits: asked before check(), whose own
+// products of them then stay within 64 bits.
+class SizeProduct {
+ public:
+  template <class... Fields>
+  void fields(const char* names, const Fields&... fields) {
+    name_ = names;
+    (take(fields), ...);
+  }
+  bool too_large() const { return !(product_ <= kMost); }
+  static constexpr const char* kProblem = "sizes whose product is beyond 2^56";
+
+ private:
+  void take(const int64_t& number) {
+    const double size = number < 0 ? -static_cast<double>(number) : static_cast<double>(number);
+    if (size > 1 && !is_key()) product_ *= size;
+    next();
+  }
+  template <class Other>
+  void take(const Other&) {
+    next();
+  }
+  // Keys of the noise and counters of steps are no sizes.
+  bool is_key() const {
+    for (const char* key : {"seed", "tile", "layer", "first", "step"}) {
+      const size_t length = std::strlen(key);
+      if (!std::strncmp(name_, key, length) && (name_[length] == ',' || !name_[length])) return true;
+    }
+    return false;
+  }
+  void next() {
+    while (*name_ && *name_ != ',') ++name_;
+    while (*name_ == ',' || *name_ == ' ') ++name_;
+  }
+
+  const char* name_ = "";
+  double product_ = 1;
+  static constexpr double kMost = 72057594037927936.0;  // 2^56
+};
 
 }  // namespace spr2q

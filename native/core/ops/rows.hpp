@@ -37,7 +37,7 @@ struct LayerNormGrad {
     int64_t n;                                                        \
     SPR2Q_FIELDS(__VA_ARGS__, n)                                      \
     const char* check() const {                                       \
-      for (const F32& view : {__VA_ARGS__}) SPR2Q_NEED(view.size >= n); \
+      for (const F32& view : {__VA_ARGS__}) SPR2Q_NEED(n >= 0 && view.size >= n); \
       return nullptr;                                                 \
     }                                                                 \
   };
@@ -56,7 +56,7 @@ struct Scale {
   double factor;
   SPR2Q_FIELDS(x, y, n, factor)
   const char* check() const {
-    SPR2Q_NEED(x.size >= n && y.size >= n);
+    SPR2Q_NEED(n >= 0 && x.size >= n && y.size >= n);
     return nullptr;
   }
 };
@@ -117,6 +117,7 @@ struct Transpose {
   int64_t rows, columns;
   SPR2Q_FIELDS(x, y, rows, columns)
   const char* check() const {
+    SPR2Q_NEED(rows >= 0 && columns > 0);
     SPR2Q_NEED(x.size >= rows * columns && y.size >= rows * columns);
     return nullptr;
   }
@@ -167,6 +168,7 @@ struct PadImage {
   }
 };
 
+constexpr int64_t kMostScale = 64;  // keeps products with its square within 64 bits
 // x(batch,height,width,channels*scale^2) -> y(batch,out_height,out_width,channels), cropped top
 // left, plus mean(channels): y[Y,X,c] = x[Y/s, X/s, c*s*s + (Y%s)*s + X%s] + mean[c].
 struct PixelShuffle {
@@ -174,7 +176,7 @@ struct PixelShuffle {
   int64_t batch, height, width, channels, scale, out_height, out_width;
   SPR2Q_FIELDS(x, mean, y, batch, height, width, channels, scale, out_height, out_width)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && scale >= 1 && channels > 0 && mean.size >= channels);
+    SPR2Q_NEED(batch >= 0 && scale >= 1 && scale <= kMostScale && channels > 0 && mean.size >= channels);
     SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
     SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
     SPR2Q_NEED(x.size >= batch * height * width * channels * scale * scale);
@@ -188,7 +190,7 @@ struct PixelShuffleGrad {
   int64_t batch, height, width, channels, scale, out_height, out_width;
   SPR2Q_FIELDS(gy, gx, batch, height, width, channels, scale, out_height, out_width)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && scale >= 1 && channels > 0);
+    SPR2Q_NEED(batch >= 0 && scale >= 1 && scale <= kMostScale && channels > 0);
     SPR2Q_NEED(height > 0 && width > 0 && out_height >= 0 && out_width >= 0);
     SPR2Q_NEED(out_height <= height * scale && out_width <= width * scale);
     SPR2Q_NEED(gx.size >= batch * height * width * channels * scale * scale);

@@ -114,17 +114,20 @@ struct RouteGrad {
 
 // Stable counting sort of each sample's tokens by class; order holds global row indices:
 // order[b*tokens + t] = b*tokens + n of the t-th token. Classes outside 0 ... count-1 clamp.
-// Optional output inverse: inverse[order[i]] = i, for all rows of the batch.
+// Optional output inverse: inverse[order[i]] = i, for all rows of the batch. Whatever the arrays hold
+// or become meanwhile, nothing is written outside of them.
 struct SortTokens {
   I32 classes, order, inverse;
   int64_t batch, tokens, count;
   SPR2Q_FIELDS(classes, order, inverse, batch, tokens, count)
   const char* check() const {
-    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0);
+    SPR2Q_NEED(batch >= 0 && tokens > 0 && count > 0 && count <= kMostClasses);
+    SPR2Q_NEED(batch * tokens <= INT32_MAX);
     SPR2Q_NEED(classes.size >= batch * tokens && order.size >= batch * tokens);
     SPR2Q_NEED(absent_or(inverse, batch * tokens));
     return nullptr;
   }
+  static constexpr int64_t kMostClasses = 4096;  // counted for every run of tokens
 };
 
 // y[n] = c[n] + pool[classes[n]] over `states` columns (classes clamp to the pool).
