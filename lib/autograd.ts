@@ -8,6 +8,7 @@
  */
 import { type F32, type I32, native, type NativeBinding, type U8 } from "./binding.ts";
 import { Memory, type NativeArray, type OpCall } from "./tensor.ts";
+import { TracedBuffer, tracedBytes, tracedFloats, tracedInts } from "./traced.ts";
 
 /** A value in a graph: floats (or codes, see ops.ts) with a gradient once backward() has run. */
 export class Var {
@@ -63,15 +64,6 @@ export interface TracedCall {
   readonly operands: readonly Operand[];
 }
 
-/** ArrayBuffer with the options that Node 20 has and the ES2023 types lack. */
-const Growable = ArrayBuffer as new (
-  bytes: number,
-  options: { readonly maxByteLength: number },
-) => ArrayBuffer;
-
-/** Buffers that only stand for arena memory of a plan: never written, so never really allocated. */
-const tracedBuffers = new WeakSet<ArrayBuffer>();
-
 type Backward = (gradient: F32) => readonly (F32 | null)[];
 
 interface Entry {
@@ -99,21 +91,24 @@ export class Graph {
 
   /** True for buffers that tracing graphs handed out. */
   static isTraced(buffer: ArrayBuffer): boolean {
-    return tracedBuffers.has(buffer);
+    return buffer instanceof TracedBuffer;
   }
 
   /** An uninitialised float tensor owned by this graph. */
   floats(length: number): F32 {
+    if (this.mode === "tracing") return tracedFloats(length);
     return this.memory.floats(this.#take(length * 4), length);
   }
 
   /** An uninitialised byte tensor owned by this graph. */
   bytes(length: number): U8 {
+    if (this.mode === "tracing") return tracedBytes(length);
     return this.memory.bytes(this.#take(length), length);
   }
 
   /** An uninitialised int32 tensor owned by this graph. */
   ints(length: number): I32 {
+    if (this.mode === "tracing") return tracedInts(length);
     return this.memory.ints(this.#take(length * 4), length);
   }
 
@@ -257,12 +252,6 @@ export class Graph {
   }
 
   #take(bytes: number): ArrayBuffer {
-    if (this.mode === "tracing") {
-      // Growable buffers only reserve addresses: nothing is allocated for a value never written.
-      const standIn = new Growable(Math.max(1, bytes), { maxByteLength: Math.max(1, bytes) });
-      tracedBuffers.add(standIn);
-      return standIn;
-    }
     const buffer = this.memory.take(bytes);
     this.#live.add(buffer);
     return buffer;

@@ -22,7 +22,7 @@ const STOREYS: readonly (readonly RegExp[])[] = [
     /^lib\/random\.ts$/,
     /^lib\/linalg\//,
   ],
-  [/^lib\/tensor\.ts$/],
+  [/^lib\/tensor\.ts$/, /^lib\/traced\.ts$/],
   [/^lib\/device\.ts$/],
   [/^lib\/autograd\.ts$/],
   [/^lib\/ops\.ts$/],

@@ -9,6 +9,8 @@ export interface Life {
   readonly first: number;
   last: number;
   offset: number;
+  /** True where the address is one in the plan's output, which is free until the last steps. */
+  inOutput?: boolean;
 }
 
 export const roundUp = (n: number, to: number): number => Math.ceil(n / to) * to;
@@ -33,8 +35,20 @@ export function placeBuffers(lives: Iterable<Life>): number {
   return placeInOrder(all, ORDERS[sizes.indexOf(Math.min(...sizes))]);
 }
 
-/** Lowest addresses, one value after the other. */
-function placeInOrder(lives: readonly Life[], order: (a: Life, b: Life) => number): number {
+/** Gives addresses in a block of `capacity` bytes to the values that find room; returns the others. */
+export function placeWithin(lives: readonly Life[], capacity: number): Life[] {
+  const outside: Life[] = [];
+  placeInOrder(lives, ORDERS[0], capacity, outside);
+  return outside;
+}
+
+/** Lowest addresses, one value after the other; those beyond `capacity` are left to `outside`. */
+function placeInOrder(
+  lives: readonly Life[],
+  order: (a: Life, b: Life) => number,
+  capacity = Number.POSITIVE_INFINITY,
+  outside: Life[] = [],
+): number {
   const placed: Life[] = []; // by address
   let size = 0;
   for (const life of [...lives].sort(order)) {
@@ -43,6 +57,10 @@ function placeInOrder(lives: readonly Life[], order: (a: Life, b: Life) => numbe
       if (other.last < life.first || other.first > life.last) continue;
       if (offset + life.bytes <= other.offset) break;
       offset = Math.max(offset, other.offset + other.bytes);
+    }
+    if (offset + life.bytes > capacity) {
+      outside.push(life);
+      continue;
     }
     life.offset = offset;
     const at = placed.findIndex((other) => other.offset > offset);

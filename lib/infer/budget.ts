@@ -11,6 +11,7 @@ import { expected, type Spr2qError } from "../errors.ts";
 import { decodeBytes, type ImageShape } from "../io/png.ts";
 import { pngWriterBytes } from "../io/png_writer.ts";
 import { FILL_BYTES } from "./alpha.ts";
+import { spareOutput } from "./plan.ts";
 import {
   type Layout,
   layoutOf,
@@ -41,6 +42,8 @@ const PROBE_WINDOWS = 4;
 const COUNTED_THREADS = 16;
 /** Bytes of a thread's scratch: tile of a segment and packed panels; then rows of the image. */
 const SCRATCH = { fixed: 2 ** 20, rows: 8 } as const;
+/** Rows by which a band of a convolution (bands.ts) may be more than its share of a low image. */
+const HALO_ROWS = 3;
 /** What Node itself grows by: its heap, buffers on their way through zlib and to the file. */
 const RUNTIME_BYTES = 48 * 2 ** 20;
 
@@ -73,8 +76,8 @@ export function savingBytes(image: ImageShape, scale: number): number {
 /** Tells the memory of runs of one model. */
 export class Budget {
   readonly #runner: TileRunner;
-  /** Arena bytes a pixel of whole windows. */
-  #perPixel = 0;
+  /** Arena bytes a pixel of whole windows, of plans that may use their output's bytes or not. */
+  readonly #perPixel = new Map<boolean, number>();
 
   constructor(runner: TileRunner) {
     this.#runner = runner;
@@ -123,11 +126,20 @@ export class Budget {
 
   /** Arena of a plan, in proportion to its pixels in whole windows: all values have one row a pixel. */
   arenaBytes(width: number, height: number, routing: Routing): number {
-    const { window } = this.#runner.model.net.config;
+    const { net } = this.#runner.model;
+    const { window, channels } = net.config;
     const side = PROBE_WINDOWS * window;
-    this.#perPixel ||= this.#runner.plan(side, side, routing).arenaBytes / side ** 2;
     const whole = (n: number): number => Math.ceil(n / window) * window;
-    return Math.ceil(this.#perPixel * whole(width) * whole(height));
+    const spare = spareOutput(net, width, height) > 0;
+    let perPixel = this.#perPixel.get(spare);
+    if (perPixel === undefined) {
+      const rows = spare ? side : side - Math.floor(window / 2);
+      perPixel = this.#runner.plan(side, rows, routing).arenaBytes / side ** 2;
+      this.#perPixel.set(spare, perPixel);
+    }
+    return Math.ceil(
+      perPixel * whole(width) * whole(height) + HALO_ROWS * whole(width) * channels * 4,
+    );
   }
 }
 

@@ -8,7 +8,8 @@
 import { Graph, type TracedCall } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
-import { ALIGNMENT, type Life, placeBuffers, roundUp } from "./arena.ts";
+import { ALIGNMENT, type Life, placeBuffers, placeWithin, roundUp } from "./arena.ts";
+import { inBands } from "./bands.ts";
 import { fuseCodedAttentions, fuseCodedConvolutions, fuseCodedLinears, STREAMED } from "./fuse.ts";
 import {
   type Caller,
@@ -21,6 +22,7 @@ import {
   recomputeShallow,
 } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
+import { shareRows } from "./sharing.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
 const TILE_BYTES = 512 * 1024;
@@ -28,7 +30,7 @@ const TILE_BYTES = 512 * 1024;
 /** Rows of a tile: at least enough to keep kernels busy, at most what a few microseconds take. */
 const TILE_ROWS = { least: 96, most: 768, step: 48 } as const;
 
-/** Arenas above this many bytes outgrow the caches: writing past them saves a third of the traffic. */
+/** Values of more bytes in all outgrow the caches: writing past them saves a third of the traffic. */
 const STREAMED_BYTES = 32 * 1024 * 1024;
 
 /** Marks the head of a segment in the list, where a call has its op index. */
@@ -132,60 +134,14 @@ function tileOf(
 const rearranged = (calls: readonly TracedCall[], input: F32): TracedCall[] =>
   recomputeShallow(gatherBehindScan(gateInConvolution(calls)), input);
 
-/** Ops that read a row of an operand before they write the same row of their result. */
-const IN_PLACE: readonly string[] = ["fusedCodedLinear", "add", "multiply"];
-
-/** True where a result of `call` may lie where its operand in `buffer` does. */
-function worksInPlace(call: TracedCall, buffer: ArrayBuffer): boolean {
-  // A wide layer reads its codes once for every block of outputs, after the first ones are written.
-  const [codes] = call.operands;
-  const reread = call.op === STREAMED.op && isArray(codes) && codes.buffer === buffer;
-  return IN_PLACE.includes(call.op) && !reread;
-}
-
-/**
- * Lets a value of a segment take the place of one that ends there: a thread reads a tile's rows of
- * the one before it writes those of the other, and no other tile touches them.
- */
-function shareRows(
-  calls: readonly TracedCall[],
-  segments: readonly Segment[],
-  lives: Map<ArrayBuffer, Life>,
-): void {
-  segments.forEach((segment, s) => {
-    if (!segment.rows) return;
-    const lastRead = new Map<ArrayBuffer, number>();
-    const written = new Map<ArrayBuffer, number>();
-    const untiled = new Set<ArrayBufferLike>();
-    for (let at = segment.first; at <= segment.last; at++) {
-      const kind = rowWise(calls[at])!;
-      calls[at].operands.forEach((operand, i) => {
-        if (!isArray(operand)) return;
-        const buffer = operand.buffer as ArrayBuffer;
-        const whole = operand.byteLength === buffer.byteLength;
-        if (!kind.tiled.includes(i) || !whole) untiled.add(buffer);
-        else (kind.outputs.includes(i) ? written : lastRead).set(buffer, at);
-      });
-    }
-    const ending = [...lastRead].filter(([buffer]) => {
-      const life = lives.get(buffer);
-      return life?.last === s && life.first < s && !untiled.has(buffer);
-    });
-    for (const [value, at] of written) {
-      const life = lives.get(value);
-      if (life?.first !== s || untiled.has(value)) continue;
-      const place = ending.findIndex(
-        ([buffer, read]) =>
-          buffer.byteLength === value.byteLength &&
-          (read < at || (read === at && worksInPlace(calls[at], buffer))),
-      );
-      if (place < 0) continue;
-      const [[buffer]] = ending.splice(place, 1);
-      const shared = lives.get(buffer)!;
-      shared.last = life.last;
-      lives.set(value, shared);
-    }
-  });
+/** What is known of a plan's values before they have addresses. */
+interface Settled {
+  readonly calls: readonly TracedCall[];
+  readonly segments: readonly Segment[];
+  /** Values that outlive a segment. */
+  readonly lives: Map<ArrayBuffer, Life>;
+  /** Those that do not. */
+  readonly shortLived: ReadonlySet<ArrayBuffer>;
 }
 
 /** What runs a list. */
@@ -198,29 +154,12 @@ export interface Target {
 
 const CPU: Target = { caller: hostCaller, tiled: true };
 
-/** Encodes `calls`, whose first value is `input` and whose last is `output`; see native/engine. */
-export function encode(
-  traced: readonly TracedCall[],
-  input: F32,
-  output: F32,
-  fused: boolean,
-  { caller, tiled }: Target = CPU,
-): Encoded {
-  const packed = packWeights(foldConstants(traced, input, caller), caller);
-  const calls = fused
-    ? fuseCodedConvolutions(fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))))
-    : packed;
-  const segments =
-    fused && tiled
-      ? segmentsOf(calls)
-      : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));
-  const opIndex = new Map(
-    native()
-      .opNames()
-      .map((name, i) => [name, i]),
-  );
+function settle(calls: readonly TracedCall[], output: F32, tiled: boolean): Settled {
+  const segments = tiled
+    ? segmentsOf(calls)
+    : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));
   const lives = livesOf(calls, segments);
-  lives.delete(output.buffer as ArrayBuffer);
+  lives.delete(output.buffer);
   const isShort = (buffer: ArrayBuffer): boolean => {
     const life = lives.get(buffer);
     return life !== undefined && life.first === life.last && segments[life.first].rows > 0;
@@ -228,9 +167,78 @@ export function encode(
   const shortLived = new Set([...lives.keys()].filter(isShort));
   for (const buffer of shortLived) lives.delete(buffer);
   shareRows(calls, segments, lives);
-  const arenaBytes = placeBuffers(new Set(lives.values()));
+  return { calls, segments, lives, shortLived };
+}
+
+/**
+ * Gives values addresses in the first `spare` bytes of the output, as long as nothing of the result
+ * is there: codes only, which no segment exports.
+ */
+function placeInOutput({ calls, segments, lives }: Settled, output: F32, spare: number): void {
+  const others = new Set<Life>();
+  let written = segments.length;
+  segments.forEach((segment, s) => {
+    for (const operand of calls.slice(segment.first, segment.last + 1).flatMap((c) => c.operands)) {
+      if (!isArray(operand)) continue;
+      if (operand.buffer === output.buffer) written = Math.min(written, s);
+      const life = lives.get(operand.buffer);
+      if (life && !(operand instanceof Uint8Array)) others.add(life);
+    }
+  });
+  const codes = [...new Set(lives.values())].filter(
+    (life) => !others.has(life) && life.last < written,
+  );
+  const outside = new Set(placeWithin(codes, spare));
+  for (const life of codes) life.inOutput = !outside.has(life);
+}
+
+/** Values in the arena. */
+const inArena = (lives: ReadonlyMap<ArrayBuffer, Life>): Life[] =>
+  [...new Set(lives.values())].filter((life) => !life.inOutput);
+
+/** Positions of the convolutions at which the arena holds more than at any other call. */
+function heaviest({ calls, segments, lives }: Settled): number[] {
+  const loads = new Float64Array(segments.length);
+  for (const { first, last, bytes } of inArena(lives))
+    for (let s = first; s <= last; s++) loads[s] += bytes;
+  const isConvolution = (s: number): boolean => calls[segments[s].first].op === "conv2d";
+  const most = loads.reduce((max, load, s) => (isConvolution(s) ? max : Math.max(max, load)), 0);
+  return segments.flatMap(({ first }, s) => (isConvolution(s) && loads[s] > most ? [first] : []));
+}
+
+/**
+ * Encodes `calls`, whose first value is `input` and whose last is `output`; see native/engine.
+ * Without `fused`, every call runs over the whole image before the next. `spare` bytes of the output
+ * may hold other values before the result.
+ */
+export function encode(
+  traced: readonly TracedCall[],
+  input: F32,
+  output: F32,
+  fused: boolean,
+  spare = 0,
+  { caller, tiled }: Target = CPU,
+): Encoded {
+  const packed = packWeights(foldConstants(traced, input, caller), caller);
+  const joined = fused
+    ? fuseCodedConvolutions(fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))))
+    : packed;
+  let settled = settle(joined, output, fused && tiled);
+  placeInOutput(settled, output, spare);
+  const heavy = fused && tiled ? heaviest(settled) : [];
+  if (heavy.length > 0) {
+    settled = settle(heavy.reduceRight(inBands, joined), output, fused && tiled);
+    placeInOutput(settled, output, spare);
+  }
+  const { calls, segments, lives, shortLived } = settled;
+  const opIndex = new Map(
+    native()
+      .opNames()
+      .map((name, i) => [name, i]),
+  );
+  const arenaBytes = placeBuffers(inArena(lives));
   const streams = (buffer: ArrayBuffer): boolean =>
-    arenaBytes > STREAMED_BYTES && lives.has(buffer);
+    arenaBytes + spare > STREAMED_BYTES && lives.has(buffer);
   const tiles = segments.map((segment) =>
     tileOf(calls, segment, (buffer) => shortLived.has(buffer), streams),
   );
@@ -252,7 +260,7 @@ export function encode(
     const near = tile.lives.get(array.buffer as ArrayBuffer);
     if (near) return [PLACE.tile, near.offset];
     const far = lives.get(array.buffer as ArrayBuffer);
-    if (far) return [PLACE.arena, far.offset + array.byteOffset];
+    if (far) return [far.inOutput ? PLACE.output : PLACE.arena, far.offset + array.byteOffset];
     return [PLACE.constants + constant(array), 0];
   };
 

@@ -26,6 +26,23 @@ export interface RunSettings {
   readonly onProgress?: (share: number) => void;
 }
 
+/** Share of the result of whole windows that a plan counts on: of smaller results it uses nothing. */
+const SPARE_SHARE = 15 / 16;
+/** Bytes beyond that share, for values that begin on cache lines. */
+const SPARE_ROUNDING = 1024;
+
+/**
+ * Bytes of a plan's output that may hold other values until the result is written: in proportion to
+ * the image in whole windows, so that the arena is too.
+ */
+export function spareOutput({ config }: Network, width: number, height: number): number {
+  const { window, scale } = config;
+  const whole = (n: number): number => Math.ceil(n / window) * window;
+  const bytes = (pixels: number): number => pixels * 3 * 4 * scale ** 2;
+  const share = Math.floor(SPARE_SHARE * bytes(whole(width) * whole(height))) + SPARE_ROUNDING;
+  return share <= bytes(width * height) ? share : 0;
+}
+
 /** One frozen network for images of height x width, batch 1. */
 export class Plan {
   readonly width: number;
@@ -60,7 +77,8 @@ export class Plan {
     const router = new Router(routing);
     const output = net.forward(graph, input, sites, router);
     const target = device === "cuda" ? deviceTarget() : undefined;
-    const encoded = encode(graph.calls, input.data, output.data, fused, target);
+    const spare = device === "cuda" ? 0 : spareOutput(net, width, height);
+    const encoded = encode(graph.calls, input.data, output.data, fused, spare, target);
     this.arenaBytes = encoded.arenaBytes;
     this.steps = encoded.steps;
     this.#device = device;

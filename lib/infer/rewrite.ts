@@ -5,6 +5,7 @@
 import { Graph, type OpName, type Operand, type TracedCall } from "../autograd.ts";
 import { type F32, type I32, native } from "../binding.ts";
 import { bytes, type NativeArray } from "../tensor.ts";
+import { realArray } from "../traced.ts";
 import { roundUp } from "./arena.ts";
 import { rowWise } from "./segments.ts";
 
@@ -31,9 +32,7 @@ export function foldConstants(
   const real = new Map<ArrayBufferLike, ArrayBuffer>();
   const known = (operand: Operand): Operand => {
     const buffer = isArray(operand) ? real.get(operand.buffer) : undefined;
-    if (!buffer || !isArray(operand)) return operand;
-    const View = operand.constructor as Float32ArrayConstructor;
-    return new View(buffer, operand.byteOffset, operand.length);
+    return buffer && isArray(operand) ? realArray(operand, buffer) : operand;
   };
   return calls.flatMap((call): TracedCall[] => {
     const traced = call.operands.filter(isArray).filter((o) => Graph.isTraced(o.buffer));
@@ -83,13 +82,12 @@ export function gateInConvolution(calls: readonly TracedCall[]): TracedCall[] {
     const buffers = new Set(call.operands.filter(isArray).map((operand) => operand.buffer));
     for (const buffer of buffers) readers.set(buffer, (readers.get(buffer) ?? 0) + 1);
   }
+  const products = calls.filter(({ op }) => op === "sigmoidGate");
   const gone = new Set<TracedCall>();
   const result = calls.map((call): TracedCall => {
     if (call.op !== "depthwiseConv") return call;
     const [x, , , gate] = call.operands;
-    const product = calls.find(
-      ({ op, operands: o }) => op === "sigmoidGate" && same(o[0], x) && same(o[1], gate),
-    );
+    const product = products.find(({ operands: o }) => same(o[0], x) && same(o[1], gate));
     if (!product || readers.get((gate as F32).buffer) !== 2) return call;
     gone.add(product);
     return { op: "gatedDepthwiseConv", operands: call.operands.with(3, product.operands[2]) };
@@ -169,8 +167,9 @@ function unscattered(calls: readonly TracedCall[], end: number): TracedCall[] | 
   const y = calls[scan].operands[8] as F32;
   const sorted = new Set<ArrayBufferLike>([y.buffer]);
   const isSorted = (operand: Operand): boolean => isArray(operand) && sorted.has(operand.buffer);
-  for (const [i, call] of calls.entries()) {
-    if (i <= scan || i === end || !call.operands.some(isSorted)) continue;
+  for (let i = scan + 1; i < calls.length; i++) {
+    const call = calls[i];
+    if (i === end || !call.operands.some(isSorted)) continue;
     const kind = rowWise(call);
     if (i > end || !kind || kind.writesAll !== undefined) return null;
     const inputs = kind.tiled.filter((k) => !kind.outputs.includes(k));
@@ -190,7 +189,8 @@ function unscattered(calls: readonly TracedCall[], end: number): TracedCall[] | 
     if (call === sort) return [{ op, operands: operands.with(2, inverse) }];
     if (i === scan) return [call, { op: "gatherRows", operands: gather }];
     if (i === end) return [];
-    return i > scan ? [{ op, operands: operands.map(renamed) }] : [call];
+    const changes = i > scan && operands.some((o) => renamed(o) !== o);
+    return [changes ? { op, operands: operands.map(renamed) } : call];
   });
 }
 

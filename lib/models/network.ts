@@ -14,6 +14,7 @@ import type { WindowShape } from "../nn/attention.ts";
 import type { Router } from "../nn/routing.ts";
 import * as ops from "../ops.ts";
 import { floats, floatsFrom, type Memory } from "../tensor.ts";
+import { lazyVar } from "./lazy.ts";
 import { checkTensors, type ParameterSpec } from "./parameters.ts";
 import type { Sites } from "./sites.ts";
 
@@ -160,8 +161,8 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
       const part = joined.size / 3;
       const shape = [joined.shape[0] / 3, ...joined.shape.slice(1)];
       ["q", "k", "v"].forEach((letter, i) => {
-        const data = joined.data.subarray(i * part, (i + 1) * part);
-        this.#parts.set(`${match[1]}.${letter}.${match[2]}`, new Var(data, shape));
+        const rows = (): F32 => joined.data.subarray(i * part, (i + 1) * part);
+        this.#parts.set(`${match[1]}.${letter}.${match[2]}`, lazyVar(shape, rows));
       });
     }
   }
@@ -182,13 +183,22 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     return new Network(architecture, config, new Map(weights));
   }
 
-  /** A network of zeros, to be filled (packed files, initialisation). */
-  static empty<C extends NetworkConfig>(architecture: Architecture<C>, config: C): Network<C> {
+  /**
+   * A network of zeros, to be filled (packed files, initialisation). Tensors of which `restores` is
+   * true are not there before somebody reads them; `restore` then fills them.
+   */
+  static empty<C extends NetworkConfig>(
+    architecture: Architecture<C>,
+    config: C,
+    restores: (name: string) => boolean = () => false,
+    restore: (name: string) => void = () => {},
+  ): Network<C> {
     const specs = architecture.parameterSpecs(config);
-    const weights = specs.map((s): [string, Var] => [
-      s.name,
-      new Var(floats(s.shape.reduce((a, b) => a * b, 1)), s.shape),
-    ]);
+    const weights = specs.map(({ name, shape }): [string, Var] => {
+      const zeros = (): F32 => floats(shape.reduce((a, b) => a * b, 1));
+      const lazy = restores(name);
+      return [name, lazy ? lazyVar(shape, zeros, () => restore(name)) : new Var(zeros(), shape)];
+    });
     return new Network(architecture, config, new Map(weights));
   }
 
@@ -210,6 +220,11 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     for (const [name, part] of placed.#parts) part.requiresGrad = this.get(name).requiresGrad;
     this.#placed.set(memory, placed);
     return placed;
+  }
+
+  /** Name of the joint projection that a part belongs to; other names are their own. */
+  static wholeName(name: string): string {
+    return name.replace(/(qkv)\.[qkv]\.(weight|bias)$/, "$1.$2");
   }
 
   /** A tensor by its checkpoint name, or a part of a joint projection by its own. */

@@ -17,9 +17,9 @@ import { writeSafetensors } from "../io/safetensors.ts";
 import { Graph } from "../autograd.ts";
 import { type Architecture, Network, type NetworkConfig } from "../models/network.ts";
 import { ARCHITECTURES, architectureNamed, configProblem } from "../models/registry.ts";
-import { floats, floatsFrom, Memory } from "../tensor.ts";
+import { floatsFrom, Memory } from "../tensor.ts";
 import { packCodes, unpackCodes } from "./bitpack.ts";
-import { type Bounds, Codes, jointBounds, quantize } from "./codes.ts";
+import { Codes, jointBounds, quantize } from "./codes.ts";
 import { inputsOf, rotationVar } from "./rotation.ts";
 import { codedModules, codedTensors, rowsOf, siteOrder } from "./layout.ts";
 import { type Policy, policyFor, type Scope } from "./policy.ts";
@@ -115,9 +115,10 @@ export function unpackModel(tensors: TensorMap, metadata: PackMetadata, name: st
     );
   }
   const { architecture, config, policy } = readHeader(metadata, name);
-  const net = Network.empty(architecture, config);
-  const sites = new QuantisedSites(policy, architecture);
   const coded = codedTensors(architecture, config, policy);
+  const sites = new QuantisedSites(policy, architecture);
+  const restore = (tensor: string): void => restoreFloats(net, sites, tensor);
+  const net: Network = Network.empty(architecture, config, (name) => coded.has(name), restore);
   const used = new Set<string>();
   const take = (key: string, length: number): HostTensor => {
     const found = tensors.get(key);
@@ -225,29 +226,31 @@ function readLayer(
     const narrow = kind === "values" || sites.policy.tokenRanges?.[name] !== undefined;
     const codes = narrow ? unpackCodes(packed, rows, columns, bits) : Uint8Array.from(packed);
     sites.frozen.set(key, new Codes(codes, shape, bounds, narrow ? 8 : bits));
-    restoreFloats(weight, unpackCodes(packed, rows, columns, bits), bounds, rows, columns);
   }
 }
 
-/** Fills the float tensor with the values of its codes, for inspection and for the tape. */
-function restoreFloats(
-  weight: Var,
-  codes: U8,
-  bounds: Bounds,
-  rows: number,
-  columns: number,
-): void {
-  const granularity = bounds.granularity === "row" ? 1 : 0;
-  const values = floats(rows * columns);
-  native().dequantize(
-    codes,
-    bounds.lower.data,
-    bounds.upper.data,
-    values,
-    rows,
-    columns,
-    granularity,
-    bounds.bits,
-  );
-  weight.data.set(values);
+/**
+ * Fills a float tensor (its q, k and v parts, where it has them) with the values of its codes, when
+ * inspection or the tape asks for it: a plan never does.
+ */
+function restoreFloats(net: Network, sites: QuantisedSites, whole: string): void {
+  for (const prefix of net.layerPrefixes.filter((one) => whole.startsWith(one))) {
+    for (const { name, tensor } of codedModules(net.architecture, sites.policy)) {
+      if (Network.wholeName(prefix + tensor) !== whole) continue;
+      const weight = net.get(prefix + tensor);
+      const rows = rowsOf(weight.shape);
+      const columns = weight.size / rows;
+      const { codes, bounds, storageBits } = sites.frozen.get(prefix + name)!;
+      native().dequantize(
+        unpackCodes(codes, rows, columns, storageBits),
+        bounds.lower.data,
+        bounds.upper.data,
+        weight.data,
+        rows,
+        columns,
+        bounds.granularity === "row" ? 1 : 0,
+        bounds.bits,
+      );
+    }
+  }
 }

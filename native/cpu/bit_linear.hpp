@@ -95,6 +95,21 @@ static inline void pack_bits(const uint8_t* weight, int64_t storage_bits, int64_
   }
 }
 
+// The bits of `rows` rows of codes, as words of 64, and how many of each row are 1.
+static inline void bits_and_totals(const BitLinear& p, const uint8_t* x, int64_t rows,
+                                   uint64_t* bits, float* totals) {
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t total = 0;
+    for (int64_t w = 0; w < p.words; ++w) {
+      const int64_t left = p.in - 64 * w;
+      const uint64_t word = bits_of(x + r * p.in + 64 * w, left < 64 ? left : 64);
+      bits[r * p.words + w] = word;
+      total += __builtin_popcountll(word);
+    }
+    totals[r] = static_cast<float>(total);
+  }
+}
+
 static inline void run_bits(const BitLinear& p, const uint8_t* x, float* y, int64_t begin,
                             int64_t end) {
   constexpr int64_t kRows = 64;  // whose bits are taken first, then pass by each block of outputs
@@ -102,16 +117,7 @@ static inline void run_bits(const BitLinear& p, const uint8_t* x, float* y, int6
   float totals[kRows];
   for (int64_t row = begin; row < end; row += kRows) {
     const int64_t rows = end - row < kRows ? end - row : kRows;
-    for (int64_t r = 0; r < rows; ++r) {
-      int64_t total = 0;
-      for (int64_t w = 0; w < p.words; ++w) {
-        const int64_t left = p.in - 64 * w;
-        const uint64_t word = bits_of(x + (row + r) * p.in + 64 * w, left < 64 ? left : 64);
-        bits[r * p.words + w] = word;
-        total += __builtin_popcountll(word);
-      }
-      totals[r] = static_cast<float>(total);
-    }
+    bits_and_totals(p, x + row * p.in, rows, bits, totals);
     for (int64_t vector = 0, count = p.width / kLanes; vector < count;) {
       const int64_t wide = block_vectors(count - vector, kBitVectors), column = vector * kLanes;
       float* to = y + row * p.out;
@@ -122,8 +128,6 @@ static inline void run_bits(const BitLinear& p, const uint8_t* x, float* y, int6
     }
   }
 }
-
-#undef SPR2Q_BITS
 
 }  // namespace
 }  // namespace SPR2Q_ISA

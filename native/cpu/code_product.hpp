@@ -21,11 +21,7 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
-// Typed vectors, not __m512i: the compiler keeps a second copy of every sum where the types of a
-// loop's variable and of its use behind the loop differ.
-typedef int32_t VecI __attribute__((vector_size(4 * kLanes)));
 typedef float VecOfFloats __attribute__((vector_size(4 * kLanes)));
-static inline VecI splat_int(int32_t x) { return VecI{} + x; }
 static inline VecF to_float(VecI a) {
   return {(decltype(VecF::v))__builtin_convertvector(a, VecOfFloats)};
 }

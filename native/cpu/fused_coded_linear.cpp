@@ -154,6 +154,8 @@ static void run_tiles(const FusedCodedLinear& a) {
   with_dot(a, [&](const Plan& plan, auto dot) {
     typedef decltype(dot) Dot;
     const PackedCodes codes = {a.x.data, a.rows};
+    const bool binary = is_binary(a);
+    const BitLinear bits = bit_linear(plan);
     each_block(a, kBlockRows, [&] {
       const Coders coders(a);
       TileChain chain = {a.added.data, nullptr, a.residual.data, a.y.data, nullptr, nullptr, {}, 0,
@@ -174,10 +176,11 @@ static void run_tiles(const FusedCodedLinear& a) {
       }
       float* v = scratch<float>(kBlock, kBlockRows * a.out);
       chain.past_caches = chain.past_caches && !by_block;
-      return [&a, &plan, codes, coders, chain, shape, in_registers, by_block,
+      return [&a, &plan, codes, binary, bits, coders, chain, shape, in_registers, by_block,
               v](int64_t row, int64_t rows) mutable {
         if (!in_registers || by_block) chain.y = v - row * a.out;
-        chain_rows<Dot>(chain, plan, rows_of<Dot>(plan, codes, row, rows, kCopy), row);
+        if (binary) count_rows(chain, bits, a.x.data, row, rows);
+        else chain_rows<Dot>(chain, plan, rows_of<Dot>(plan, codes, row, rows, kCopy), row);
         if (!in_registers) {
           finish(a, coders, shape, row, rows, v);
         } else if (by_block) {
@@ -211,7 +214,9 @@ static void run_blocks(const FusedCodedLinear& a) {
 
 void fused_coded_linear(const FusedCodedLinear& a) {
 #if defined(__AVX512F__)
-  if (!is_binary(a) && (a.out <= kMostVectors * kLanes || !a.norm_weight)) return run_tiles(a);
+  // 1-bit codes of rows that are no whole vectors are written faster a block at a time.
+  const bool by_tiles = !is_binary(a) || a.out % kLanes == 0;
+  if (by_tiles && (a.out <= kMostVectors * kLanes || !a.norm_weight)) return run_tiles(a);
 #endif
   run_blocks(a);
 }

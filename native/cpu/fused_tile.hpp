@@ -6,6 +6,8 @@
 #include "levels.hpp"
 #include "norm_rows.hpp"
 
+#include <type_traits>
+
 #if defined(__AVX512F__)
 
 namespace spr2q {
@@ -38,7 +40,7 @@ struct TileChain {
 
 // Outputs [column, column + V vectors) of R rows; `shape` is that of the whole row.
 template <bool kBinary, int R, int V, bool kTail>
-static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row,
+__attribute__((always_inline)) static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row,
                              int64_t column, int64_t valid, const RowShape& shape) {
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
@@ -60,7 +62,7 @@ static inline void code_tile(const TileCoder& coder, const VecF (&value)[R][V], 
 // The same for whole tiles of whole vectors, whose codes lie side by side: four vectors become 64
 // bytes by saturating packs. What those cut off at 0 (NaN becomes the least integer) needs no max.
 template <int R, int V>
-static inline void code_whole_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row) {
+__attribute__((always_inline)) static inline void code_whole_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row) {
   static_assert(R * V % 4 == 0, "vectors are packed by fours");
   const __m512i order =
       _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -81,10 +83,34 @@ static inline void code_whole_tile(const TileCoder& coder, const VecF (&value)[R
   }
 }
 
-// Norm and quantisers on R rows in registers.
-template <int R, int V, bool kTail>
-static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], int64_t row,
-                                 int64_t column, int64_t valid, const RowShape& shape) {
+// The same at 1 bit: the flags of four vectors are 64 bytes.
+template <int R, int V>
+__attribute__((always_inline)) static inline void flag_whole_tile(const TileCoder& coder, const VecF (&value)[R][V], int64_t row) {
+  static_assert(R * V % 4 == 0, "vectors are packed by fours");
+  uint8_t* to = coder.codes + row * V * kLanes;
+#pragma GCC unroll 8
+  for (int group = 0; group < R * V / 4; ++group) {
+    __mmask16 flags[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const int at = 4 * group + i;
+      const VecF lower = load(coder.lower + at % V * kLanes);
+      const VecF u = coder.levels.unclipped(value[at / V][at % V], lower);
+      flags[i] = _mm512_cmp_ps_mask(u.v, splat(kAboveHalf).v, _CMP_GE_OQ);
+    }
+    const __mmask32 low = _mm512_kunpackw(flags[1], flags[0]);
+    const __mmask32 high = _mm512_kunpackw(flags[3], flags[2]);
+    _mm512_storeu_si512(to + 64 * group, _mm512_maskz_set1_epi8(_mm512_kunpackd(high, low), 1));
+  }
+}
+
+// Norm and quantisers on R rows in registers. kBits: behind a 1-bit product, where 1-bit codes are
+// what most often follows.
+template <bool kBits, int R, int V, bool kTail>
+__attribute__((always_inline)) static inline void norm_and_code(const TileChain& chain,
+                                                                VecF (&value)[R][V], int64_t row,
+                                                                int64_t column, int64_t valid,
+                                                                const RowShape& shape) {
   if (chain.norm_weight) {
 #pragma GCC unroll 2
     for (int q = 0; q < R / kQuad; ++q) {
@@ -94,9 +120,12 @@ static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], in
   }
   for (int i = 0; i < chain.coder_count; ++i) {
     const TileCoder& coder = chain.coders[i];
-    if (coder.binary) {
+    const bool whole = !kTail && valid >= R && shape.vectors == V;
+    if (kBits && coder.binary && whole) {
+      flag_whole_tile<R, V>(coder, value, row);
+    } else if (coder.binary) {
       code_tile<true, R, V, kTail>(coder, value, row, column, valid, shape);
-    } else if (!kTail && valid >= R && shape.vectors == V) {
+    } else if (whole) {
       code_whole_tile<R, V>(coder, value, row);
     } else {
       code_tile<false, R, V, kTail>(coder, value, row, column, valid, shape);
@@ -105,8 +134,8 @@ static inline void norm_and_code(const TileChain& chain, VecF (&value)[R][V], in
 }
 
 // Rows of 48 values: the first 24 to y, the others to norm and quantisers.
-template <int R>
-static inline void split_rows(const TileChain& chain, const VecF (&value)[R][3], int64_t row,
+template <bool kBits, int R>
+__attribute__((always_inline)) static inline void split_rows(const TileChain& chain, const VecF (&value)[R][3], int64_t row,
                               int64_t valid) {
   constexpr int kHalf = 24;
   VecF rest[R][2];
@@ -127,7 +156,52 @@ static inline void split_rows(const TileChain& chain, const VecF (&value)[R][3],
       else _mm256_storeu_si256(to + i, parts[i]);
     }
   }
-  norm_and_code<R, 2, true>(chain, rest, row, 0, valid, chain.half);
+  norm_and_code<kBits, R, 2, true>(chain, rest, row, 0, valid, chain.half);
+}
+
+// From the values of a product on: outputs [column, column + V vectors) of the rows from `row` on.
+template <bool kBits, int R, int V, bool kTail>
+__attribute__((always_inline)) static inline void finish_tile(const TileChain& chain,
+                                                              VecF (&value)[R][V], int64_t row,
+                                                              int64_t column, int64_t valid) {
+  const RowShape& shape = chain.shape;
+  const auto each = [&](auto body) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const int64_t at = (row + (r < valid ? r : valid - 1)) * shape.channels + column;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) body(value[r][v], at, v);
+    }
+  };
+  if (chain.gelu) each([&](VecF& x, int64_t, int) { x = gelu_of(x); });
+  if (chain.scaled) each([&](VecF& x, int64_t, int) { x = splat(chain.factor) * x; });
+  if (chain.added) {
+    each([&](VecF& x, int64_t at, int v) {
+      x = x + load_vector<kTail>(chain.added + at, v, V, shape);
+    });
+  }
+  if (chain.residual) {
+    each([&](VecF& x, int64_t at, int v) {
+      const VecF residual = load_vector<kTail>(chain.residual + at, v, V, shape);
+      x = fma(load(chain.scale + column + v * kLanes), residual, x);
+    });
+  }
+  if constexpr (V == 3 && !kTail) {
+    if (chain.halves) return split_rows<kBits, R>(chain, value, row, valid);
+  }
+  if (chain.y) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      if (r >= valid) break;
+      float* to = chain.y + (row + r) * shape.channels + column;
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        if (!kTail && chain.past_caches) _mm512_stream_ps(to + v * kLanes, value[r][v].v);
+        else store_vector<kTail>(to, value[r][v], v, V, shape);
+      }
+    }
+  }
+  norm_and_code<kBits, R, V, kTail>(chain, value, row, column, valid, shape);
 }
 
 // Outputs [column, column + V vectors) of rows [first, first + R) of the tile that begins with `row`:
@@ -136,7 +210,6 @@ template <class Dot, int R, int V, bool kTail>
 __attribute__((noinline)) static void chain_tile(const TileChain& chain, const Plan& plan,
                                                  const Rows<typename Dot::Input>& rows, int64_t row,
                                                  int first, int64_t column) {
-  const RowShape& shape = chain.shape;
   const int64_t valid = rows.valid - first;
   VecI sum[R][V];
 #pragma GCC unroll 8
@@ -159,43 +232,7 @@ __attribute__((noinline)) static void chain_tile(const TileChain& chain, const P
       value[r][v] = fma(product_scale, to_float(sum[r][v]), shift);
     }
   }
-  const auto each = [&](auto body) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const int64_t at = (row + first + (r < valid ? r : valid - 1)) * shape.channels + column;
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) body(value[r][v], at, v);
-    }
-  };
-  if (chain.gelu) each([&](VecF& x, int64_t, int) { x = gelu_of(x); });
-  if (chain.scaled) each([&](VecF& x, int64_t, int) { x = splat(chain.factor) * x; });
-  if (chain.added) {
-    each([&](VecF& x, int64_t at, int v) {
-      x = x + load_vector<kTail>(chain.added + at, v, V, shape);
-    });
-  }
-  if (chain.residual) {
-    each([&](VecF& x, int64_t at, int v) {
-      const VecF residual = load_vector<kTail>(chain.residual + at, v, V, shape);
-      x = fma(load(chain.scale + column + v * kLanes), residual, x);
-    });
-  }
-  if constexpr (V == 3 && !kTail) {
-    if (chain.halves) return split_rows<R>(chain, value, row + first, valid);
-  }
-  if (chain.y) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      if (r >= valid) break;
-      float* to = chain.y + (row + first + r) * shape.channels + column;
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        if (!kTail && chain.past_caches) _mm512_stream_ps(to + v * kLanes, value[r][v].v);
-        else store_vector<kTail>(to, value[r][v], v, V, shape);
-      }
-    }
-  }
-  norm_and_code<R, V, kTail>(chain, value, row + first, column, valid, shape);
+  finish_tile<false, R, V, kTail>(chain, value, row + first, column, valid);
 }
 
 template <class Dot, int V>
@@ -208,22 +245,90 @@ static inline void chain_block(const TileChain& chain, const Plan& plan,
     else chain_tile<Dot, R, V, false>(chain, plan, rows, row, first, column);
   }
 }
-// A tile's rows: in one block up to kMostVectors, else in blocks of nearly equal width.
-template <class Dot>
-static inline void chain_rows(const TileChain& chain, const Plan& plan,
-                              const Rows<typename Dot::Input>& rows, int64_t row) {
+
+// The same on 1-bit codes: x (rows, words) are the rows' bits, totals the numbers of ones.
+template <int R, int V, bool kTail>
+SPR2Q_BITS void count_tile(const TileChain& chain, const BitLinear& p, const uint64_t* x,
+                                  const float* totals, int64_t row, int64_t valid,
+                                  int64_t column) {
+  const __m512i low_halves = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26,
+                                               28, 30);
+  VecF value[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    const int64_t from = r < valid ? r : valid - 1;
+    const __m512i first = _mm512_set1_epi64(static_cast<int64_t>(x[from * p.words]));
+    const VecF total = splat(totals[from]);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const int64_t at = column + v * kLanes;
+      __m512i count[2];
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        const __m512i both = _mm512_and_si512(first, _mm512_loadu_si512(p.panel + at + 8 * i));
+        count[i] = _mm512_popcnt_epi64(both);
+        for (int64_t w = 1; w < p.words; ++w) {
+          const __m512i word = _mm512_set1_epi64(static_cast<int64_t>(x[from * p.words + w]));
+          const uint64_t* panel = p.panel + w * p.width + at + 8 * i;
+          const __m512i more = _mm512_and_si512(word, _mm512_loadu_si512(panel));
+          count[i] = _mm512_add_epi64(count[i], _mm512_popcnt_epi64(more));
+        }
+      }
+      const __m512i sums = _mm512_permutex2var_epi32(count[0], low_halves, count[1]);
+      const VecF shift = fma(load(p.total_scale + at), total, load(p.constant + at));
+      value[r][v] = fma(load(p.product_scale + at), VecF{_mm512_cvtepi32_ps(sums)}, shift);
+    }
+  }
+  finish_tile<true, R, V, kTail>(chain, value, row, column, valid);
+}
+
+template <int V>
+static inline void count_block(const TileChain& chain, const BitLinear& p, const uint64_t* x,
+                               const float* totals, int64_t row, int64_t rows, int64_t column) {
+  constexpr int R = V == 4 ? kTileRows / 2 : kTileRows;
+  const bool tail = column + V * kLanes > chain.shape.channels;
+  for (int64_t r = 0; r < rows; r += R) {
+    const uint64_t* bits = x + r * p.words;
+    if (tail) count_tile<R, V, true>(chain, p, bits, totals + r, row + r, rows - r, column);
+    else count_tile<R, V, false>(chain, p, bits, totals + r, row + r, rows - r, column);
+  }
+}
+
+// Calls block(V, column) for the blocks of outputs of a row: one up to kMostVectors, else several of
+// nearly equal width.
+template <class Block>
+static inline void each_column(const TileChain& chain, Block block) {
   const int64_t vectors = chain.shape.vectors;
   for (int64_t vector = 0; vector < vectors;) {
     const int64_t left = vectors - vector, column = vector * kLanes;
     const int64_t wide = vectors <= kMostVectors ? vectors : block_vectors(left, kTileVectors);
     switch (wide) {
-      case 1: chain_block<Dot, 1>(chain, plan, rows, row, column); break;
-      case 2: chain_block<Dot, 2>(chain, plan, rows, row, column); break;
-      case 3: chain_block<Dot, 3>(chain, plan, rows, row, column); break;
-      default: chain_block<Dot, 4>(chain, plan, rows, row, column); break;
+      case 1: block(std::integral_constant<int, 1>(), column); break;
+      case 2: block(std::integral_constant<int, 2>(), column); break;
+      case 3: block(std::integral_constant<int, 3>(), column); break;
+      default: block(std::integral_constant<int, 4>(), column); break;
     }
     vector += wide;
   }
+}
+
+// Up to a tile of rows of the 1-bit product.
+static inline void count_rows(const TileChain& chain, const BitLinear& p, const uint8_t* x,
+                              int64_t row, int64_t rows) {
+  uint64_t* bits = scratch<uint64_t>(kBitSlot, kTileRows * p.words);
+  float totals[kTileRows];
+  bits_and_totals(p, x + row * p.in, rows, bits, totals);
+  each_column(chain, [&](auto wide, int64_t column) {
+    count_block<decltype(wide)::value>(chain, p, bits, totals, row, rows, column);
+  });
+}
+
+template <class Dot>
+static inline void chain_rows(const TileChain& chain, const Plan& plan,
+                              const Rows<typename Dot::Input>& rows, int64_t row) {
+  each_column(chain, [&](auto wide, int64_t column) {
+    chain_block<Dot, decltype(wide)::value>(chain, plan, rows, row, column);
+  });
 }
 
 }  // namespace

@@ -229,6 +229,11 @@ static inline void store_flags(uint8_t* p, VecF a, VecF least) {
 }
 #endif
 
+// Typed vectors, not __m512i: the compiler keeps a second copy of every sum where the types of a
+// loop's variable and of its use behind the loop differ.
+typedef int32_t VecI __attribute__((vector_size(4 * kLanes)));
+static inline VecI splat_int(int32_t x) { return VecI{} + x; }
+
 // exp(x) to about 1 ulp: 2^n * p(r), r = x - n ln 2 in two parts, degree 6. Below -87 it gives
 // exp(-87) ~ 1e-38, above 88 exp(88).
 static inline VecF exp(VecF x) {

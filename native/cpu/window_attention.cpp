@@ -178,13 +178,15 @@ struct Output {
     levels = Levels(a.y_granularity == kColumn ? grid_from(0.0f, upper, a.y_bits)
                                                : grid_between(lower, upper, a.y_bits));
   }
+  VecF lower_of(int64_t column) const {
+    return splat(a.y_lower.data[a.y_granularity == kColumn ? column : 0]);
+  }
   // out(D, kBlock) of the block's first query p and a head's first column.
   template <int D>
   void put(float* out, const int64_t* at, int64_t p, int64_t keys, int64_t column) const {
     if (!a.y_codes) return unpack_block<D>(out, at, p, keys, a.head_dim, a.y.data + column);
-    const bool by_column = a.y_granularity == kColumn;
     for (int64_t d = 0; d < a.head_dim; ++d) {
-      const VecF lower = splat(a.y_lower.data[by_column ? column + d : 0]);
+      const VecF lower = lower_of(column + d);
       for (int v = 0; v < kVectors; ++v) {
         float* values = out + d * kBlock + v * kLanes;
         store(values, codes_of(load(values), lower, levels, a.y_bits == 1));
@@ -236,7 +238,7 @@ SPR2Q_PASS void code_logits(const float* columns, const float* rows, const float
 template <int N, int D>
 void attend_blocks(const CodeTile<D>& tile, const Output& output, const CodeGrids& grids,
                    const Start (&start)[N], const Memory<D>& m, float* more, int64_t p,
-                   int64_t column, const SquareTable& table) {
+                   int64_t column, const SquareTable& table, bool whole) {
   float* const all[2] = {m.S, more};
   float* S[N];
   for (int b = 0; b < N; ++b) S[b] = all[b];
@@ -249,6 +251,14 @@ void attend_blocks(const CodeTile<D>& tile, const Output& output, const CodeGrid
   for (int b = 0; b < N; ++b) {
     const VecF total = tile.look_up(S[b], top[b], table);
     tile.mix(total, grids.step, grids.lower, m.out);
+    if constexpr (D >= 8 && D <= 16) {
+      if (whole && output.a.y_codes) {
+        const auto lower = [&](int d) { return output.lower_of(column + d); };
+        CodeTile<D>::put_codes(m.out, m.place.at + p + b * kBlock, output.levels,
+                               output.a.y_bits == 1, lower, output.a.y_codes.data + column);
+        continue;
+      }
+    }
     output.template put<D>(m.out, m.place.at, p + b * kBlock, tile.keys, column);
   }
 }
@@ -276,17 +286,21 @@ void attend_bytes(const CodedWindowAttention& a, const Output& output, const Cod
   float* more = scratch<float>(3, round_up(keys, 4) * kBlock);
   const SquareTable& table = square_table(a.bits);
   m.place.move_to(layout.windows, window, a.heads * a.head_dim, grids.factor);
+  const bool whole = tile.whole(a, m.place.at);
   for (int64_t head = 0; head < a.heads; ++head) {
     const int64_t column = head * a.head_dim;
-    tile.pack(a, m.place.at, column);
+    if (whole) tile.template pack<true>(a, m.place.at, column);
+    else tile.template pack<false>(a, m.place.at, column);
     fetch_next(a, m.place.at, head * keys / a.heads, (head + 1) * keys / a.heads);
     const auto start = [&](int64_t p) { return Start(layout, bias, offset, m.place, head, p); };
     int64_t p = 0;
     for (; p + kBlock < keys; p += 2 * kBlock) {
       attend_blocks<2, D>(tile, output, grids, {start(p), start(p + kBlock)}, m, more, p, column,
-                          table);
+                          table, whole);
     }
-    if (p < keys) attend_blocks<1, D>(tile, output, grids, {start(p)}, m, more, p, column, table);
+    if (p < keys) {
+      attend_blocks<1, D>(tile, output, grids, {start(p)}, m, more, p, column, table, whole);
+    }
   }
 }
 #elif defined(SPR2Q_NEON)
@@ -323,7 +337,8 @@ void attend_codes(const CodedWindowAttention& a, const Output& output, const Cod
                   const BiasLayout& layout,
                   const float* bias, const int32_t* offset, int64_t window) {
 #if defined(__AVX512VNNI__) || defined(SPR2Q_NEON)
-  if (grids.grid && grids.exact && a.code_bits <= kTileCodeBits && has_byte_tables()) {
+  if (grids.grid && grids.exact && a.code_bits <= kTileCodeBits && layout.keys <= kMostKeys &&
+      has_byte_tables()) {
     attend_bytes<D>(a, output, grids, layout, bias, offset, window);
     return;
   }

@@ -13,6 +13,9 @@ namespace spr2q {
 namespace SPR2Q_ISA {
 namespace {
 
+// Keys of a window, at most: the sum of their weights stays below 2^22, see quotient().
+constexpr int64_t kMostKeys = (1 << 22) / 225 - 1;
+
 // q^2 by the index of its exponent on the grid, for one number of bits.
 struct alignas(64) SquareTable {
   uint8_t squares[kGridEntries];
