@@ -196,6 +196,7 @@ export class TileRunner {
       const to = Math.min(y + atOnce, height);
       source.read(xs, ys.subarray(y, to), input.subarray(y * width * 3, to * width * 3));
       await pauses.pause();
+      signal?.throwIfAborted();
     }
     // Noise is keyed by the tile's origin, so results do not depend on the order of the tiles.
     const noiseTile = routing.routing === "sampled" ? row.from * 65_536 + column.from : 0;
