@@ -1,5 +1,5 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
-  test: { include: ["examples/*/test/**/*.test.js"], testTimeout: 60_000, maxWorkers: 1 },
+  test: { include: ["examples/*/test/**/*.test.js"], testTimeout: 120_000, maxWorkers: 1 },
 });

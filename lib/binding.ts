@@ -29,6 +29,23 @@ export function packageVersion(): string {
   return JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version as string;
 }
 
+/** What was tried, why it failed, and each way out with its command. */
+function noBinary(path: string | undefined, cause: Error): Spr2qError {
+  const tried = path ?? `${packageRoot()}: build/Release, prebuilds`;
+  const reason = cause.message.split("\n")[0];
+  const text = [
+    `The native addon could not be loaded for ${process.platform}-${process.arch} (${tried}): ${reason}`,
+    "Ways out:",
+    "  - compile it here, with CMake 3.20 or newer and a C++17 compiler:  npx spr2q build",
+    "  - in a clone of the project:  npm ci",
+    "  - use one that lies elsewhere:  SPR2Q_NATIVE=/path/to/spr2q.node",
+    ...(path ? ["  - or leave SPR2Q_NATIVE unset, which names the file above"] : []),
+    "  - where a newer glibc is asked for, or node_modules came from another machine, install it again there",
+    "See what this machine has:  npx spr2q doctor",
+  ];
+  return new Spr2qError("ERR_NO_BINARY", text.join("\n"), { cause });
+}
+
 /** The loaded addon. Throws ERR_NO_BINARY with what was tried and what to do. */
 export function native(): NativeBinding {
   if (loaded) return loaded;
@@ -37,13 +54,7 @@ export function native(): NativeBinding {
     const addon = path ? require(path) : require("node-gyp-build")(packageRoot());
     loaded = withCodedErrors(addon as NativeBinding);
   } catch (cause) {
-    throw new Spr2qError(
-      "ERR_NO_BINARY",
-      `The native addon could not be loaded for ${process.platform}-${process.arch} ` +
-        `(${path ?? `looked under ${packageRoot()} in build/Release and prebuilds`}): ` +
-        `${(cause as Error).message}. Build it with: npm run build:native`,
-      { cause },
-    );
+    throw noBinary(path, cause as Error);
   }
   if (process.env.SPR2Q_CUDA_LIBRARY) openCuda(loaded);
   return loaded;

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { native, packageRoot } from "../lib/binding.ts";
+import { native, packageRoot, type PlanHandle } from "../lib/binding.ts";
 
 const camel = (name: string): string =>
   name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
@@ -58,4 +58,21 @@ test("a plan that reaches outside its arena is refused when it is made", () => {
     Float64Array.from([-1, 1, 4, 2, 8, 1, 0, offset, 4, ...tiled]);
   expect(() => native().createPlan(segment(16), [], 31, 0, 0)).toThrow(/export reaches outside/);
   expect(native().createPlan(segment(16), [], 32, 0, 0)).toBeTypeOf("object");
+});
+
+test("an arena that the system has no memory for rejects the run with its code", async () => {
+  const n = native();
+  const gelu = n.opNames().indexOf("gelu");
+  const code = Float64Array.from([gelu, -1, -1, 1, 0, 4, 0, 2, 0, 4, 0, 4]);
+  const [input, output] = [Float32Array.of(1, 2, 3, 4), new Float32Array(4)];
+  const run = (plan: PlanHandle) => n.runPlan(plan, input, output, null, null, 0, null);
+  await expect(run(n.createPlan(code, [], 2 ** 46, 4, 4))).rejects.toMatchObject({
+    code: "ERR_OUT_OF_MEMORY",
+  });
+  const small = n.createPlan(code, [], 64, 4, 4);
+  expect(await run(small)).toBe(true);
+  expect(output[3]).toBeCloseTo(4, 2);
+  n.releasePlan(small);
+  n.releasePlan(small);
+  expect(() => run(small)).toThrow(/released/);
 });

@@ -7,7 +7,7 @@ import { psnr } from "./psnr.js";
 
 const element = (id) => document.getElementById(id);
 const PATIENCE_MS = 120_000; // how long a full queue is waited for
-const AGAIN_MS = 1000; // faster runs are timed twice: the first of a size prepares the network for it
+const AGAIN_MS = 2000; // faster runs are timed twice: the first of a size prepares the network for it
 
 const TIME_NOTE =
   "Time in the network, without decoding and writing; the better of two runs where it is quick.";

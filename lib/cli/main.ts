@@ -71,6 +71,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: "show what this machine offers and how to mend what is missing",
     load: () => import("./commands/doctor.ts"),
   },
+  {
+    name: "build",
+    summary: "compile the native addon where no prebuilt one fits",
+    load: () => import("./commands/build.ts"),
+  },
 ];
 
 /** What the program needs from outside; tests pass their own. */

@@ -3,7 +3,7 @@
  * diagnostics channels `spr2q:run:start` and `spr2q:run:end`.
  */
 import { channel } from "node:diagnostics_channel";
-import { type Spr2qError, stopped } from "../errors.ts";
+import { Spr2qError, stopped } from "../errors.ts";
 import type { ImageShape } from "../io/png.ts";
 import { type Leave, RunQueue } from "./queue.ts";
 
@@ -83,7 +83,7 @@ export class Call {
   /** What to throw instead of `cause`. */
   error(cause: unknown): unknown {
     if (this.#failure) return this.#failure.error;
-    if (!this.signal.aborted) return cause;
+    if (!this.signal.aborted) return coded(cause);
     return stopped("Upscaling", this.signal);
   }
 
@@ -97,6 +97,14 @@ export class Call {
     if (error !== undefined) this.#message.error = error as Error;
     ended.publish(this.#message);
   }
+}
+
+/** V8 says it with a RangeError where an array gets no memory. */
+function coded(cause: unknown): unknown {
+  if (!(cause instanceof RangeError) || !/allocation failed/i.test(cause.message)) return cause;
+  const fix = "Name a smaller tile, or set a maximum of memory, or stream the result.";
+  const text = `memory for the image could not be had: ${cause.message}. ${fix}`;
+  return new Spr2qError("ERR_OUT_OF_MEMORY", text, { cause });
 }
 
 /** All calls of one upscaler. */

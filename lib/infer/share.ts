@@ -53,6 +53,7 @@ export interface SharedModel {
     readonly policy: Policy;
     readonly bounds: ReadonlyMap<string, SharedBounds>;
     readonly codes: ReadonlyMap<string, SharedCodes>;
+    readonly rotations: ReadonlyMap<string, SharedTensor>;
   } | null;
 }
 
@@ -100,6 +101,7 @@ export function shareModel(model: Model): SharedModel {
         return [key, { codes: view, shape, storageBits }];
       }),
     ),
+    rotations: new Map([...quantised.rotations].map(([key, turned]) => [key, tensor(turned)])),
   };
   const shared: SharedModel = {
     kind: "spr2q-shared-model",
@@ -141,7 +143,7 @@ export function openShared(shared: SharedModel): Model {
 
 function quantisedSites(
   net: Network,
-  { policy, bounds, codes }: NonNullable<SharedModel["quantised"]>,
+  { policy, bounds, codes, rotations }: NonNullable<SharedModel["quantised"]>,
   variable: (tensor: SharedTensor) => Var,
 ): { readonly sites: QuantisedSites; readonly quantised: QuantisedSites } {
   const sites = new QuantisedSites(policy, net.architecture);
@@ -154,5 +156,6 @@ function quantisedSites(
     const own = sites.bounds.get(`${key}.w`)!;
     sites.frozen.set(key, new Codes(bytes as unknown as U8, shape, own, storageBits));
   }
+  for (const [key, turned] of rotations) sites.rotations.set(key, variable(turned));
   return { sites, quantised: sites };
 }

@@ -35,7 +35,6 @@ import { isShared, openShared, type SharedModel, shareModel } from "./share.ts";
 import { type Strip, strips } from "./strips.ts";
 import { type RunOptions, TileRunner } from "./tiles.ts";
 
-/** What the runs of an upscaler need, together until dispose(). */
 interface Engine {
   readonly model: Model;
   readonly runner: TileRunner;
@@ -144,11 +143,11 @@ export class Upscaler {
 
   /**
    * Reads an image that save() can enlarge. Throws ERR_OUT_OF_MEMORY by its header where save()
-   * would, before it is decoded, and else as {@link readImage} and {@link checkUpscalable}.
+   * would, before it is decoded, and else as {@link readImage} and run().
    */
   async read(path: string, options: UpscalerOptions = {}): Promise<RasterImage> {
-    const outline = await outlineImage(path);
-    if (outline) this.#settings(this.#alive(), outline, savingBytes(outline, this.scale), options);
+    const [engine, outline] = [this.#alive(), await outlineImage(path)];
+    if (outline) this.#settings(engine, outline, savingBytes(outline, this.scale), options);
     const image = await readImage(path);
     checkUpscalable(image, this.scale, path, false);
     return image;
@@ -208,6 +207,7 @@ export class Upscaler {
     engine?.runner.release();
   }
 
+  /** {@link Upscaler.dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -61,7 +61,7 @@ export async function outlineImage(
   return outlineWithSharp(path, kind, path, maxSamples);
 }
 
-/** Size and kind of the image in `bytes`, from its header. Throws as {@link outlineImage}. */
+/** Size and kind of the image in `bytes`, from its header. Throws as outlineImage(). */
 export async function outlineBytes(
   bytes: Uint8Array,
   name: string,

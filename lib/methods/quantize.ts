@@ -8,6 +8,7 @@ import { methodNamed } from "./registry.ts";
 
 export type { QuantizeResult } from "../train/run.ts";
 
+/** A run, and the method that runs. */
 export interface QuantizeOptions extends RunOptions {
   /** Name of the method; default "spr2q". */
   readonly method?: string;

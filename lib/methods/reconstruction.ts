@@ -35,11 +35,14 @@ export function reconstruction(
   context: MethodContext,
   student: Student,
   importance: Importance,
+  start?: () => void,
 ): MethodStage {
   const { memory, teacher, policy, recipe, seed, calibration } = context;
   const { net, sites } = student;
   const unit = { ...recipe, relativeBounds: false, rates: () => ({ bound: 1, rectifier: 1 }) };
-  const bounds = trainablesOf(sites, unit).filter(({ name }) => !/\.w\.(lower|upper)$/.test(name));
+  // Behind a ReLU the lower bound is the 0 that it clips at.
+  const fixed = policy.activation === "relu" ? /\.w\.\w+$|fc2\.x\.lower$/ : /\.w\.\w+$/;
+  const bounds = trainablesOf(sites, unit).filter(({ name }) => !fixed.test(name));
   const steps = Math.ceil(recipe.iterations / net.layerCount);
   const linear = codedModules(net.architecture, policy).filter(({ kind }) => kind === "linear");
   const patches = calibration(PATCHES.all, 1);
@@ -59,6 +62,7 @@ export function reconstruction(
     iterations: recipe.iterations,
     drop: DROP,
     seed,
+    ...(start ? { start } : {}),
     rate: () => 1,
     begin: (layer) => {
       const prefix = net.layerPrefixes[layer];

@@ -1,6 +1,7 @@
 /** The methods that this project knows; a new one is a file beside this and its line here. */
 import { expected } from "../errors.ts";
 import type { Method } from "../train/method.ts";
+import { APHQ_VIT } from "./aphq_vit.ts";
 import { CONDIQUANT } from "./condiquant.ts";
 import { DBDC_PAC } from "./dbdc_pac.ts";
 import { FIMA_Q } from "./fima_q.ts";
@@ -24,6 +25,7 @@ export const METHODS: readonly Method[] = [
   QUAMBA,
   MAMBAQUANT,
   FIMA_Q,
+  APHQ_VIT,
 ];
 
 /** The method called `name`; ERR_ARGUMENT lists those that exist. */

@@ -13,6 +13,8 @@ export interface Sites {
   /** Tells the token grid of the pass that begins, in whole windows of side `window`. */
   begin?(grid: ops.Grid, window: number): void;
   linear(g: Graph, key: string, x: Var, weight: Var, bias: Var | null): Var;
+  /** What stands in place of the GELU behind the module `key`; null leaves it. */
+  activation?(g: Graph, key: string, x: Var): Var | null;
   depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var;
   attention(
     g: Graph,

@@ -132,7 +132,8 @@ function swinLayer(
   const attended = g.scope(() =>
     ops.add(g, attend(g, place, modules, norm("norm1", x), "attn.qkv", "attn", sites), x),
   );
-  const inner = ops.gelu(g, linear("mlp.fc1", norm("norm2", attended)));
+  const hidden = linear("mlp.fc1", norm("norm2", attended));
+  const inner = sites.activation?.(g, `${place.prefix}mlp.fc1`, hidden) ?? ops.gelu(g, hidden);
   return ops.add(g, linear("mlp.fc2", inner), attended);
 }
 

@@ -82,6 +82,7 @@ export function packStudent({ net, sites }: Student, metadata: PackMetadata): Ui
     scope: policy.scope,
     leads: JSON.stringify(policy.leads),
     ...(policy.granularity ? { granularity: JSON.stringify(policy.granularity) } : {}),
+    ...(policy.activation ? { activation: policy.activation } : {}),
     ...(policy.rotations ? { rotations: JSON.stringify(policy.rotations) } : {}),
     ...(policy.tokenRanges ? { token_ranges: JSON.stringify(policy.tokenRanges) } : {}),
     ...metadata,
@@ -153,6 +154,7 @@ function readHeader(metadata: PackMetadata, name: string): Header {
     const policy: Policy = {
       ...policyFor(metadata.scope as Scope, Number(metadata.bits), leads),
       ...(metadata.granularity ? { granularity: JSON.parse(metadata.granularity) } : {}),
+      ...(metadata.activation === "relu" ? { activation: "relu" as const } : {}),
       ...(metadata.rotations ? { rotations: JSON.parse(metadata.rotations) } : {}),
       ...(metadata.token_ranges ? { tokenRanges: JSON.parse(metadata.token_ranges) } : {}),
     };

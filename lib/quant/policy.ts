@@ -10,6 +10,7 @@
  */
 import type { CodedModule } from "../models/network.ts";
 
+/** Which sites are quantised; see the head of this file. */
 export type Scope = "released" | "table4" | "best";
 
 /** The three measured improvements, each without cost at inference. */
@@ -31,6 +32,8 @@ export interface Policy {
   readonly granularity?: GranularityByModule;
   /** Modules whose inputs are turned by an orthonormal matrix before their quantiser, online. */
   readonly rotations?: RotationByModule;
+  /** "relu": stands in place of the GELU of SwinIR's MLPs; the quantiser behind it clips at 0. */
+  readonly activation?: "relu";
   /** Modules whose inputs have a range for each place of a token instead of one, by module name. */
   readonly tokenRanges?: TokenRangesByModule;
 }

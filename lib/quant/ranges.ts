@@ -25,6 +25,13 @@ export const dobi: RangeSearch = (x, bits) => {
   return [lower[0], upper[0]];
 };
 
+/** The same with 0 as the lower bound: only the upper one moves. */
+export const oneSidedDobi: RangeSearch = (x, bits) => {
+  const [lower, upper] = [new Float32Array(1), new Float32Array(1)];
+  native().dobi(x, lower, upper, 1, x.length, 0, bits, 1);
+  return [0, upper[0]];
+};
+
 /** The whole range, nothing clipped. */
 export const minMax: RangeSearch = (x) => extremes(x);
 

@@ -32,6 +32,7 @@ import {
   weightGranularity,
 } from "./policy.ts";
 import { type TokenGrid, tokenCodes, tokenPlaces } from "./token_ranges.ts";
+import { relu } from "./relu.ts";
 import { type Increment, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
 export type { Observer, SiteKind, Tap } from "./observation.ts";
@@ -44,10 +45,10 @@ const moduleName = (key: string): string =>
 
 export class QuantisedSites implements Sites {
   readonly policy: Policy;
-  readonly bounds: Map<string, Bounds>;
-  readonly rectifiers: Map<string, RectifierGroup>;
+  readonly bounds: Map<string, Bounds> = new Map();
+  readonly rectifiers: Map<string, RectifierGroup> = new Map();
   /** Weight codes of a frozen model, by module key. */
-  readonly frozen: Map<string, Codes>;
+  readonly frozen: Map<string, Codes> = new Map();
   /** Input-dependent gates (recipe `paper`), by module key; empty once OSRC has made them static. */
   readonly gates: Map<string, DynamicGate> = new Map();
   /** Transposed rotations T^T (in, in) of inputs, by module key: the module sees x T. */
@@ -69,18 +70,9 @@ export class QuantisedSites implements Sites {
   /** Codes of a value that several modules share (q, k, v), within one pass. */
   #shared = new WeakMap<Var, Map<Bounds, Codes>>();
 
-  constructor(
-    policy: Policy,
-    architecture: Architecture,
-    bounds: Map<string, Bounds> = new Map(),
-    rectifiers: Map<string, RectifierGroup> = new Map(),
-    frozen: Map<string, Codes> = new Map(),
-  ) {
+  constructor(policy: Policy, architecture: Architecture) {
     this.policy = policy;
     this.#modules = new Map(architecture.modules.map((module) => [module.name, module]));
-    this.bounds = bounds;
-    this.rectifiers = rectifiers;
-    this.frozen = frozen;
   }
 
   begin(grid: ops.Grid, window: number): void {
@@ -97,7 +89,7 @@ export class QuantisedSites implements Sites {
     const rotation = this.rotations.get(key);
     const x = rotation ? ops.linear(g, input, rotation, null) : input;
     if (this.observer) {
-      this.#observeModule(this.observer, key, x, weight);
+      this.#observe(key, x, weight);
       return this.#float.linear(g, key, x, weight, bias);
     }
     const codes = this.#input(g, key, x);
@@ -109,13 +101,16 @@ export class QuantisedSites implements Sites {
     return codedLinear(g, codes, coded as Codes, bias);
   }
 
+  /** With a quantiser that begins at 0 behind it, a ReLU is what its clipping does. */
+  activation(g: Graph, _key: string, x: Var): Var | null {
+    if (this.policy.activation !== "relu") return null;
+    return this.observer ? relu(g, x) : x;
+  }
+
   depthwise(g: Graph, key: string, x: Var, weight: Var, bias: Var, grid: ops.Grid): Var {
-    if (!inScope(this.policy, this.#module(key)))
-      return this.#float.depthwise(g, key, x, weight, bias, grid);
-    if (this.observer) {
-      this.#observeModule(this.observer, key, x, weight);
-      return this.#float.depthwise(g, key, x, weight, bias, grid);
-    }
+    const coded = inScope(this.policy, this.#module(key));
+    if (coded && this.observer) this.#observe(key, x, weight);
+    if (!coded || this.observer) return this.#float.depthwise(g, key, x, weight, bias, grid);
     return codedDepthwiseConv(g, this.#input(g, key, x), this.#weight(g, key, weight), bias, grid);
   }
 
@@ -239,9 +234,9 @@ export class QuantisedSites implements Sites {
     return found;
   }
 
-  #observeModule(observer: Observer, key: string, x: Var, weight: Var): void {
-    observer(this.inputSite(key), x, this.inputKind(key));
-    observer(`${key}.w`, weight, this.weightKind(key));
+  #observe(key: string, x: Var, weight: Var): void {
+    this.observer?.(this.inputSite(key), x, this.inputKind(key));
+    this.observer?.(`${key}.w`, weight, this.weightKind(key));
   }
 
   #probabilities(key: string): ProbabilityCodes {

@@ -190,8 +190,9 @@ async function quantised(
     const stopped = error instanceof Spr2qError && error.code === "ERR_ABORTED";
     if (stopped) await writeJson(path, spent());
     // Other rows go on: that this one cannot be trained at its rates is a result.
-    const diverged = error instanceof Spr2qError && error.code === "ERR_NATIVE";
-    if (diverged) return { ...common, budget: effort, ...spent(), failed: error.message };
+    const native = error instanceof Spr2qError && error.code === "ERR_NATIVE";
+    if (native && error.message.startsWith("Training diverged"))
+      return { ...common, budget: effort, ...spent(), failed: error.message };
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 /** A table of quality as a sheet: each row's published line, then what was measured of it. */
-import { type Cell, effortText, type Reading, sameSpec } from "./cell.ts";
+import { type Cell, type CellSpec, effortText, type Reading, sameSpec } from "./cell.ts";
 import { DATASETS, type DatasetName, datasetText } from "./datasets.ts";
 import type { Line, MeasuredQuality, Sheet, Value } from "./sheet.ts";
 import type { QualityTable, Row } from "./table.ts";
@@ -45,6 +45,30 @@ function measuredQuality({ cells, reading }: Group, name: DatasetName): Value {
   return quality;
 }
 
+/** Set5 of the full-precision row of the same network and scale, as published; null for none. */
+function publishedFull(table: QualityTable, { network, scale }: CellSpec): number | null {
+  const row = table.rows.find(
+    ({ cell }) =>
+      cell.method === "full precision" && cell.network === network && cell.scale === scale,
+  );
+  return row?.published?.Set5?.psnr ?? null;
+}
+
+/** Set5 in full precision with the same weights, as measured; null for none. */
+function measuredFull(cells: readonly Cell[], weights: Cell["weights"]): number | null {
+  const scores = cells.flatMap((cell) => {
+    const same = cell.method === "full precision" && cell.weights?.sha256 === weights?.sha256;
+    return (same && cell.readings.packed?.Set5?.psnr) || [];
+  });
+  return scores.length === 0 ? null : mean(scores);
+}
+
+/** What a quantised row loses on Set5 against full precision, in dB. */
+function dropValue(full: number | null, spec: CellSpec, psnr: number | undefined): Value {
+  const known = full !== null && psnr !== undefined && spec.settings;
+  return known ? { value: full - psnr, digits: 2 } : null;
+}
+
 /** "seed 0" or "seeds 0, 1, 2"; empty where nothing was drawn. */
 function seedText(cells: readonly Cell[]): string {
   if (cells[0].method === "bicubic") return "";
@@ -67,7 +91,8 @@ function linesOf(row: Row, table: QualityTable, cells: readonly Cell[]): Line[] 
   const head = [row.label, `x${scale}`, bits === 32 ? "32" : `${bits}`];
   if (row.published) {
     const values = table.datasets.map((name) => row.published?.[name] ?? null);
-    const tail = [null, null, null, null, row.publishedBy ?? "SPR2Q", null];
+    const drop = dropValue(publishedFull(table, row.cell), row.cell, row.published.Set5?.psnr);
+    const tail = [drop, null, null, null, null, row.publishedBy ?? "SPR2Q", null];
     lines.push({ origin: "published", values: [...head, ...values, ...tail] });
   }
   const groups = groupsOf(row, cells);
@@ -79,14 +104,18 @@ function linesOf(row: Row, table: QualityTable, cells: readonly Cell[]): Line[] 
     const source = weights
       ? `${weights.file} (${weights.what}; ${weights.sha256.slice(0, 8)})`
       : "";
-    const tail = [budget, seedText(group.cells), size, seconds, source, device];
+    const set5 = measuredQuality(group, "Set5");
+    const psnr =
+      set5 !== null && typeof set5 === "object" && "psnr" in set5 ? set5.psnr : undefined;
+    const drop = dropValue(measuredFull(cells, weights), row.cell, psnr);
+    const tail = [drop, budget, seedText(group.cells), size, seconds, source, device];
     lines.push({ origin: "measured", values: [...head, ...values, ...tail] });
   }
   if (groups.length === 0) {
     const none = table.datasets.map(() => null);
     lines.push({
       origin: "not measured",
-      values: [...head, ...none, null, null, null, null, null, null],
+      values: [...head, ...none, null, null, null, null, null, null, null],
     });
   }
   return lines;
@@ -121,6 +150,7 @@ export function qualitySheet(table: QualityTable, cells: readonly Cell[]): Sheet
       "scale",
       "bits",
       ...table.datasets.map((name) => datasetText(name, imagesOf(name, cells))),
+      "Set5 drop, dB",
       "budget",
       "seed",
       "MiB",

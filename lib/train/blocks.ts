@@ -44,6 +44,8 @@ export interface BlockSettings {
   /** Share of a block's input elements that are the teacher's instead of the student's (QDrop). */
   readonly drop: number;
   readonly seed: number;
+  /** Before the first block, unless resumed. */
+  readonly start?: () => void;
   /** Rate factor of step `at` of `count` in a block. */
   readonly rate: (at: number, count: number) => number;
   readonly begin: (layer: number, cache: BlockCache) => BlockWork;
@@ -79,9 +81,13 @@ export class BlockStage implements MethodStage {
     this.iterations = this.#steps * layers;
   }
 
+  begin(): void {
+    this.#settings.start?.();
+  }
+
   step(at: number): StepResult {
     const [layer, inner] = [Math.floor(at / this.#steps), at % this.#steps];
-    if (this.#open?.layer !== layer) this.#open = this.#begin(layer);
+    if (this.#open?.layer !== layer) this.#open = this.#enter(layer);
     const { cache, work, adam } = this.#open;
     const { memory, student, rate: rateOf } = this.#settings;
     work.before?.(inner);
@@ -153,12 +159,12 @@ export class BlockStage implements MethodStage {
           .map(([key, data]) => [key.slice(prefix.length), data]),
       );
     // A block that is begun again has its caches from the layers before it, which are done.
-    this.#open = this.#begin(Math.floor(done / this.#steps));
+    this.#open = this.#enter(Math.floor(done / this.#steps));
     this.#open.work.restore?.(part("work."));
     this.#open.adam.restore(part("adam."), inner);
   }
 
-  #begin(layer: number): OpenBlock {
+  #enter(layer: number): OpenBlock {
     const { memory, teacher, student, patches, seed } = this.#settings;
     const graph = new Graph("running", memory);
     const routes = new Router({ mode: "sampled", seed });

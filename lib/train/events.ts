@@ -7,10 +7,18 @@ import { closeSync, openSync, readFileSync, truncateSync, writeSync } from "node
 import { Spr2qError } from "../errors.ts";
 
 /**
- * Part of a run: training in full precision; blocks (layer by layer), activations, weights and
+ * Part of a run: training in full precision; mlp and blocks (layer by layer), activations, weights and
  * bounds of the other methods (lib/methods/); the two stages of SPR2Q.
  */
-export type Stage = "train" | "blocks" | "activations" | "weights" | "bounds" | "rgt" | "osrc";
+export type Stage =
+  | "train"
+  | "mlp"
+  | "blocks"
+  | "activations"
+  | "weights"
+  | "bounds"
+  | "rgt"
+  | "osrc";
 
 /** First event of a run, and of each resumption. */
 export interface StartEvent {
@@ -114,6 +122,7 @@ export interface Position {
 /** Stages in the order in which a run goes through them. */
 const ORDER: readonly Stage[] = [
   "train",
+  "mlp",
   "blocks",
   "activations",
   "weights",

@@ -102,13 +102,9 @@ void Env::drain() {
     finished.swap(finished_);
   }
   Napi::Env env(env_);
-  try {
-    for (Job* job : progressed) {
-      Napi::HandleScope scope(env);
-      job->report();
-    }
-  } catch (const Napi::Error& error) {
-    napi_fatal_exception(env_, error.Value());
+  for (Job* job : progressed) {
+    Napi::HandleScope scope(env);
+    job->report();
   }
   for (Job* job : finished) {
     Napi::HandleScope scope(env);

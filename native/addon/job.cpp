@@ -15,14 +15,19 @@ constexpr std::chrono::milliseconds kBetweenReports{50};
 
 Job::Job(Napi::Env env, Work work, Napi::Object kept, const int32_t* control,
          Napi::Value on_progress, int64_t memory)
-    : env_(env), deferred_(Napi::Promise::Deferred::New(env)), work_(std::move(work)),
-      control_(control), memory_(memory) {
+    : env_(env), work_(std::move(work)), control_(control), memory_(memory) {
+  if (napi_create_promise(env, &deferred_, &promise_) != napi_ok) {
+    throw Napi::Error::New(env, "no promise could be made");
+  }
   kept_ = Napi::Persistent(kept);
   if (on_progress.IsFunction()) on_progress_ = Napi::Persistent(on_progress.As<Napi::Function>());
   Napi::MemoryManagement::AdjustExternalMemory(env, memory_);
 }
 
-Job::~Job() { Napi::MemoryManagement::AdjustExternalMemory(env_, -memory_); }
+Job::~Job() {
+  int64_t all = 0;
+  napi_adjust_external_memory(env_, -memory_, &all);
+}
 
 bool Job::stopped() const {
   return stopped_ || (control_ && __atomic_load_n(control_, __ATOMIC_RELAXED) != 0);
@@ -46,18 +51,33 @@ void Job::step_done(int64_t done) {
   owner_->post_progress(this);
 }
 
+// An environment that ends in the middle (process.exit() in a worker) refuses calls. They are made
+// without exceptions here, since to make one is such a call; what they would have said is not missed.
 void Job::report() {
-  on_progress_.Call({Napi::Number::New(env_, static_cast<double>(done_))});
+  napi_value self = nullptr, done = nullptr;
+  if (napi_get_undefined(env_, &self) != napi_ok) return;
+  if (napi_create_int64(env_, done_, &done) != napi_ok) return;
+  if (napi_call_function(env_, self, on_progress_.Value(), 1, &done, nullptr) != napi_pending_exception) {
+    return;
+  }
+  napi_value error = nullptr;
+  if (napi_get_and_clear_last_exception(env_, &error) == napi_ok) napi_fatal_exception(env_, error);
 }
 
 void Job::settle() {
+  napi_value value = nullptr, code = nullptr, text = nullptr;
   if (result_.problem.empty()) {
-    deferred_.Resolve(Napi::Boolean::New(env_, result_.finished));
+    if (napi_get_boolean(env_, result_.finished, &value) == napi_ok) {
+      napi_resolve_deferred(env_, deferred_, value);
+    }
     return;
   }
-  Napi::Error error = Napi::Error::New(env_, result_.problem);
-  error.Set("code", result_.refused ? "ERR_ARGUMENT" : "ERR_OUT_OF_MEMORY");
-  deferred_.Reject(error.Value());
+  const char* name = result_.refused ? "ERR_ARGUMENT" : "ERR_OUT_OF_MEMORY";
+  if (napi_create_string_utf8(env_, name, NAPI_AUTO_LENGTH, &code) == napi_ok &&
+      napi_create_string_utf8(env_, result_.problem.c_str(), NAPI_AUTO_LENGTH, &text) == napi_ok &&
+      napi_create_error(env_, code, text, &value) == napi_ok) {
+    napi_reject_deferred(env_, deferred_, value);
+  }
 }
 
 }  // namespace spr2q

@@ -26,7 +26,8 @@ class Job : public RunWatch {
       int64_t memory);
   ~Job() override;
 
-  Napi::Promise promise() const { return deferred_.Promise(); }
+  // Of the scope that made the job.
+  napi_value promise() const { return promise_; }
 
   // JavaScript thread: tells progress; resolves to whether the work was finished, or rejects with an
   // Error whose `code` is ERR_OUT_OF_MEMORY.
@@ -44,8 +45,9 @@ class Job : public RunWatch {
  private:
   using Clock = std::chrono::steady_clock;
 
-  Napi::Env env_;
-  Napi::Promise::Deferred deferred_;
+  napi_env env_;
+  napi_deferred deferred_ = nullptr;
+  napi_value promise_ = nullptr;
   Work work_;
   Napi::ObjectReference kept_;
   Napi::FunctionReference on_progress_;

@@ -23,7 +23,8 @@ struct Handle {
 
 void release(Napi::Env env, Handle& handle) {
   handle.plan = nullptr;
-  Napi::MemoryManagement::AdjustExternalMemory(env, -handle.reported);
+  int64_t all = 0;
+  napi_adjust_external_memory(env, -handle.reported, &all);  // also while the environment ends
   handle.reported = 0;
 }
 
@@ -134,7 +135,7 @@ Napi::Value run_plan(const Napi::CallbackInfo& info) {
     return plan->run(from, to, &watch, seconds, noise_tile);
   };
   auto job = std::make_unique<Job>(env, work, kept, cancel, info[6], plan->arena_bytes());
-  const Napi::Promise promise = job->promise();
+  const Napi::Value promise(env, job->promise());
   Env::of(env).submit(std::move(job));
   return promise;
 }

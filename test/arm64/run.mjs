@@ -3,11 +3,13 @@
 // Twice: on a processor with every extension, and on a Cortex-A72, which has no dot products: code
 // that needs more would stop there.
 //   npm run test:arm64
+// The addon is built with the options of prebuilds/make.cjs, in the same folder.
 // Needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user); the Node
 // comes from the npm package below. Where one is missing it says so and passes.
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -41,7 +43,7 @@ const run = (program, args, options = {}) =>
     ...options,
   });
 
-/** Folder of the arm64 Node, its program and its headers. */
+/** Folder of the arm64 Node. */
 function fetchNode() {
   const folder = join(build, NODE.replace("@", "-"));
   if (existsSync(join(folder, "package", "bin", "node"))) return join(folder, "package");
@@ -57,18 +59,18 @@ function fetchNode() {
   }
   const hash = createHash("sha512").update(readFileSync(archive)).digest("base64");
   if (hash !== NODE_SHA512) throw new Error(`${NODE}: sha512 is ${hash}, not ${NODE_SHA512}`);
-  run("tar", ["-xzf", archive, "-C", folder, "package/bin", "package/include"]);
+  run("tar", ["-xzf", archive, "-C", folder, "package/bin"]);
   rmSync(archive);
   return join(folder, "package");
 }
 
-function buildAddon(node) {
+function buildAddon() {
   const options = {
     CMAKE_SYSTEM_NAME: "Linux",
     CMAKE_SYSTEM_PROCESSOR: "aarch64",
     CMAKE_CXX_COMPILER: COMPILER,
     CMAKE_BUILD_TYPE: "Release",
-    CMAKE_JS_INC: join(node, "include", "node"),
+    CMAKE_JS_INC: createRequire(import.meta.url)("node-api-headers").include_dir,
   };
   const defines = Object.entries(options).map(([name, value]) => `-D${name}=${value}`);
   try {
@@ -132,6 +134,6 @@ for (const tool of [COMPILER, "qemu-aarch64", "cmake"]) {
   if (!has(tool)) skip(`${tool} is not installed`);
 }
 const node = fetchNode();
-buildAddon(node);
+buildAddon();
 const passed = PROCESSORS.map((processor) => testOn(processor, node));
 process.exit(passed.every(Boolean) ? 0 : 1);

@@ -11,7 +11,7 @@ describe("doctor", () => {
   test("a native half that is not loaded is bad, with the reason and the way to mend it", () => {
     const rows = doctorRows(machine, { loaded: false, reason: "no such file" }, noCuda);
     expect(row("Native addon", rows)).toMatchObject({ status: "bad", text: "no such file" });
-    expect(row("Native addon", rows)?.fix).toContain("cmake-js compile");
+    expect(row("Native addon", rows)?.fix).toContain("npx spr2q build");
     expect(row("Threads", rows)).toBeUndefined();
   });
 

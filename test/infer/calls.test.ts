@@ -1,6 +1,8 @@
 /** Runs of one upscaler: their order, what stops them, what they lend and report. */
-import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { createHash } from "node:crypto";
+import { subscribe, unsubscribe } from "node:diagnostics_channel";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
 import { native } from "../../lib/binding.ts";
@@ -8,9 +10,11 @@ import type { RunMessage } from "../../lib/infer/calls.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
 import { decodePng, encodePng } from "../../lib/io/png.ts";
 import type { RasterImage } from "../../lib/io/raster.ts";
+import { quantize } from "../../lib/methods/quantize.ts";
 import { policyFor } from "../../lib/quant/policy.ts";
-import { picture, writePackedModel, writeTinyModel } from "../cli/tiny_model.ts";
+import { picture, tinyNetwork, writePackedModel, writeTinyModel } from "../cli/tiny_model.ts";
 import { refusal, refusalOf, temporaryFolder } from "../io/helpers.ts";
+import { asModel } from "../tiny_net.ts";
 
 const upscaler = async (): Promise<Upscaler> =>
   Upscaler.load(await writeTinyModel(temporaryFolder()));
@@ -297,6 +301,22 @@ describe("a model for all threads", () => {
     expect(told.bits).toBe(one.bits);
     expect(told.held).toBe(held); // its plan's constants are those of this thread's plan
   });
+
+  test.each(["spr2q", "quamba", "mambaquant", "ptq4vm"])(
+    "has all that a model made by %s has",
+    async (method) => {
+      const train = temporaryFolder();
+      await writeFile(join(train, "a.png"), encodePng(picture(64, 64)));
+      await writeFile(join(train, "b.png"), encodePng(picture(64, 64, 3, 8, 9)));
+      const few = { iterations: 0, osrc: 0, patch: 16, rank: 1, rectifiers: 1 };
+      const run = quantize(asModel(tinyNetwork()), { bits: 4, train, out: train, method, ...few });
+      using own = await Upscaler.load((await run).model);
+      using other = await Upscaler.load(structuredClone(own.share()));
+      expect(await other.run(picture(20, 20))).toEqual(await own.run(picture(20, 20)));
+      const rotated = own.model.quantised!.rotations.size;
+      expect(rotated > 0).toBe(["quamba", "mambaquant"].includes(method));
+    },
+  );
 
   test("anything else is refused", async () => {
     using one = await upscaler();

@@ -11,7 +11,7 @@ import { encodeWithSharp } from "../../lib/io/sharp.ts";
 import type { ServeOptions } from "../../lib/serve/server.ts";
 import { picture } from "../cli/tiny_model.ts";
 import { hasSharp, temporaryFolder } from "../io/helpers.ts";
-import { serve } from "./helpers.ts";
+import { serve, until } from "./helpers.ts";
 
 const PLACES = ["chromium", "chromium-browser", "google-chrome"].map((name) => `/usr/bin/${name}`);
 const executablePath = [process.env.SPR2Q_CHROMIUM ?? "", ...PLACES].find((path) =>
@@ -32,6 +32,7 @@ describe.skipIf(!executablePath)("the page", () => {
   async function open(look: object = {}, options: ServeOptions = { models: [] }) {
     const { url, log } = await serve(options);
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...look });
+    context.setDefaultTimeout(90_000); // machines that do much else are slow, not wrong
     const page = await context.newPage();
     const faults: string[] = [];
     page.on("request", (request) => {
@@ -230,7 +231,7 @@ describe.skipIf(!executablePath)("the page", () => {
       .setInputFiles({ name: "big.png", mimeType: "image/png", buffer });
     await page.getByText("Full precision is at work…").first().waitFor();
     await page.getByRole("button", { name: "Stop" }).click();
-    await expect.poll(() => log.some((entry) => entry.status === 0)).toBe(true);
+    await until(() => log.some((entry) => entry.status === 0));
     await takeSample(page);
     expect((await column(page, 1)).length).toBe(5);
     expect(await page.getByRole("alert").isVisible()).toBe(false);

@@ -179,7 +179,7 @@ test("Markdown tells measured from published at a glance; CSV and JSON carry the
     .trim()
     .split("\n")
     .map((line) => line.replace(/"[^"]*"/g, "quoted").split(",").length);
-  expect(new Set(widths)).toEqual(new Set([16]));
+  expect(new Set(widths)).toEqual(new Set([17]));
   const object = json(sheet) as { lines: Record<string, unknown>[] };
   expect(object.lines[1]).toMatchObject({ source: "measured", seconds: 60, MiB: 1 });
 });
@@ -213,4 +213,24 @@ test("Table 4: a timed cell is a measured line with milliseconds and speed-up", 
   const text = markdown(efficiencySheet([one]));
   expect(text).toMatch(/\| SPR2Q, scope best \| measured \| 4 \|.*\*\*412\*\* \| \*\*1\.76\*\*/);
   expect(text).toMatch(/\| predicted \| 4 \| \*1\.2041\*/);
+});
+
+test("the drop from full precision is taken from rows of the same origin and the same weights", () => {
+  const cells = cellsOf("MambaIRv2-light", 2);
+  const full = { label: "full precision", cell: cells.full };
+  const table = {
+    ...TABLE,
+    rows: [{ ...full, published: published("38.26", ["Set5"]) }, ...TABLE.rows],
+  };
+  const float = cell(0, 38.25, { ...cells.full, settings: undefined, bits: 32, train: null });
+  const other = { file: "o.pth", sha256: "ef".repeat(32), what: "own" };
+  const sheet = qualitySheet(table, [float, cell(0, 37.9), cell(0, 36, { weights: other })]);
+  const at = sheet.columns.indexOf("Set5 drop, dB");
+  const drops = sheet.lines
+    .filter(({ values }) => values[0] === "ours")
+    .map(({ values }) => (values[at] as { value: number } | null)?.value ?? null);
+  expect(drops[0]).toBeCloseTo(0.54, 6);
+  expect(drops[1]).toBeCloseTo(0.35, 6);
+  expect(drops[2]).toBeNull();
+  expect(sheet.lines.find(({ origin }) => origin === "measured")?.values[at]).toBeNull();
 });

@@ -101,7 +101,8 @@ test("a full queue is 429 with Retry-After, and a client that leaves makes room"
   for (const outcome of await Promise.all(asked)) {
     if (outcome !== "left") await expect(outcome.arrayBuffer()).rejects.toThrow();
   }
-  await expect.poll(async () => (await health()).running + (await health()).queued).toBe(0);
+  const busy = async () => (await health()).running + (await health()).queued;
+  await expect.poll(busy, { timeout: 20_000 }).toBe(0);
   expect((await health()).finished).toBe(0);
   expect((await post(png(16))).status).toBe(200);
 });

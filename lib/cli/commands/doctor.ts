@@ -60,7 +60,7 @@ const gib = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 function nativeRows(native: NativeFacts): DoctorRow[] {
   if (!native.loaded) {
     const text = (native.reason ?? "could not be loaded").split(/\s*\n\s*/).join(" ");
-    const fix = "To build it: npx cmake-js compile (with CMake and a C++17 compiler installed).";
+    const fix = "To build it: npx spr2q build (with CMake and a C++17 compiler installed).";
     return [{ name: "Native addon", status: "bad", text, fix }];
   }
   const version = native.version === undefined ? "loaded" : `version ${native.version}`;

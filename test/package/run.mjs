@@ -1,0 +1,65 @@
+// `npm run test:package`: packs what would be published and installs it, offline and with scripts off,
+// into an empty folder (build-package/app), then runs test/package/*.test.ts on it.
+//   --prepare         only packs and installs, for other tests to run on (SPR2Q_PACKAGE)
+//   --tarball FILE    installs that one instead of what the working tree packs to
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
+const place = join(root, "build-package");
+const app = join(place, "app");
+const has = (tool) => !spawnSync(tool, ["--version"]).error;
+const npm = (args, cwd) => execFileSync("npm", args, { cwd, encoding: "utf8" });
+
+function makePrebuilds() {
+  const make = join(root, "prebuilds", "make.cjs");
+  const archs = [process.arch];
+  if (process.platform === "linux" && process.arch === "x64") {
+    if (has("aarch64-linux-gnu-g++")) archs.push("arm64");
+    else console.log("linux-arm64 is not made: aarch64-linux-gnu-g++ is not installed");
+  }
+  for (const arch of archs) {
+    const options = { cwd: root, encoding: "utf8" };
+    const { status, stdout, stderr } = spawnSync(process.execPath, [make, "--arch", arch], options);
+    if (status !== 0) throw new Error(`prebuilds for ${arch}: ${stdout}${stderr}`);
+  }
+}
+
+/** Tarballs of the package and of what it depends on; the latter as they lie in node_modules. */
+function packAll(tarball) {
+  const subject = tarball === undefined ? root : resolve(tarball);
+  const args = ["pack", subject, "--ignore-scripts", "--json", "--pack-destination", place];
+  const packed = JSON.parse(npm(args, place))[0];
+  const dependencies = ["node-addon-api", "node-gyp-build", "pngjs"].map((name) => {
+    const folder = join(root, "node_modules", name);
+    const args = ["pack", folder, "--ignore-scripts", "--json", "--pack-destination", place];
+    return JSON.parse(npm(args, place))[0].filename;
+  });
+  writeFileSync(join(place, "packed.json"), JSON.stringify(packed, null, 1));
+  return [packed.filename, ...dependencies].map((name) => join(place, name));
+}
+
+function install(tarballs) {
+  mkdirSync(app, { recursive: true });
+  writeFileSync(join(app, "package.json"), '{ "name": "app", "private": true }\n');
+  const flags = ["--offline", "--ignore-scripts", "--no-audit", "--no-fund"];
+  npm(["install", ...flags, ...tarballs], app);
+}
+
+rmSync(place, { recursive: true, force: true });
+mkdirSync(place, { recursive: true });
+if (!existsSync(join(root, "dist", "lib", "index.js")))
+  throw new Error("npm run build comes first");
+const words = process.argv.slice(2);
+const at = words.indexOf("--tarball");
+const [, tarball] = at < 0 ? [] : words.splice(at, 2);
+if (tarball === undefined) makePrebuilds();
+install(packAll(tarball));
+console.log(join(app, "node_modules", "spr2q"));
+if (!words.includes("--prepare")) {
+  const config = join(root, "test", "package", "vitest.config.ts");
+  const args = ["vitest", "run", "--config", config, ...words];
+  process.exit(spawnSync("npx", args, { cwd: root, stdio: "inherit" }).status ?? 1);
+}
