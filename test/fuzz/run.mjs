@@ -37,7 +37,7 @@ const TARGETS = [
   { name: "plan", share: 0.15, most: 384, native: true },
 ];
 const SHORT_SECONDS = 10;
-const KEPT_BYTES = 48 * 1024; // of a target's committed corpus at most
+const KEPT_BYTES = 16 * 1024; // of a target's committed corpus at most
 
 const { values: options } = parseArgs({
   options: {
