@@ -202,22 +202,17 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     return new Network(architecture, config, new Map(weights));
   }
 
-  /**
-   * The same network with a copy of its weights in `memory`, made once: this one where host memory
-   * will do.
-   */
+  /** The same network with a copy of its weights in `memory`, made once; itself in host memory. */
   on(memory: Memory): Network<C> {
     if (!memory.onDevice) return this;
     const known = this.#placed.get(memory);
     if (known) return known;
-    const weights = [...this.weights].map(
-      ([name, { data, shape, requiresGrad }]): [string, Var] => [
-        name,
-        new Var(memory.put(data), shape, requiresGrad),
-      ],
-    );
-    const placed = new Network(this.architecture, this.config, new Map(weights));
-    for (const [name, part] of placed.#parts) part.requiresGrad = this.get(name).requiresGrad;
+    const weights = new Map<string, Var>();
+    for (const [name, { data, shape }] of this.weights) {
+      weights.set(name, new Var(memory.put(data), shape));
+    }
+    const placed = new Network(this.architecture, this.config, weights);
+    for (const [name, leaf] of placed.leaves()) leaf.requiresGrad = this.get(name).requiresGrad;
     this.#placed.set(memory, placed);
     return placed;
   }

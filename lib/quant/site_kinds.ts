@@ -1,4 +1,5 @@
 /** Sites by kind: what people want to know of a thousand quantisers. */
+import { readable } from "../device.ts";
 import type { Bounds } from "./codes.ts";
 
 /** Widths of the quantisers of one kind of site: upper - lower bound, over all of them. */
@@ -32,10 +33,12 @@ function kindOf(site: string): string {
 }
 
 function rangesOf({ lower, upper, granularity }: Bounds): number[] {
-  if (granularity === "column") return [upper.data[0]];
+  const high = readable(upper.data);
+  if (granularity === "column") return [high[0]];
   // A joint pair keeps lower and upper bound in one vector.
-  if (lower === upper) return [upper.data[1] - upper.data[0]];
-  return [...upper.data].map((high, i) => high - lower.data[i]);
+  if (lower === upper) return [high[1] - high[0]];
+  const low = readable(lower.data);
+  return [...high].map((end, i) => end - low[i]);
 }
 
 /** Least, middle and largest range of each kind of site that `bounds` has. */

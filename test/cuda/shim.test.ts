@@ -27,7 +27,7 @@ describe.skipIf(library === "")("the host shim (npm run test:cuda sets SPR2Q_CUD
     const order = Int32Array.of(7);
     on("cuda-shim", () => {
       expect(() => native().sortTokens(Int32Array.of(0), order, null, 1, 1, 2 ** 31)).toThrow(
-        /sort_tokens: ERR_CUDA_BAD_ARGUMENT/,
+        /sort_tokens: (needs|ERR_CUDA_BAD_ARGUMENT)/,
       );
       expect(order[0]).toBe(7);
       native().sortTokens(Int32Array.of(0), order, null, 1, 1, 2);
