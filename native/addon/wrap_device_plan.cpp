@@ -110,7 +110,7 @@ Napi::Value run_device_plan(const Napi::CallbackInfo& info) {
     return {true, code == kCudaOk ? "" : "runDevicePlan: " + failure_of(*plan->services)};
   };
   auto job = std::make_unique<Job>(env, work, kept, cancel, env.Null(), 0);
-  const Napi::Promise promise = job->promise();
+  const Napi::Value promise(env, job->promise());
   Env::of(env).submit(std::move(job));
   return promise;
 }
