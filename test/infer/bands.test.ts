@@ -21,7 +21,7 @@ function planned(calls: readonly TracedCall[], x: F32, y: F32, fused: boolean, s
   const plan = native().createPlan(list, constants, arenaBytes, x.length, y.length);
   const result = async (): Promise<F32> => {
     const values = new Float32Array(y.length);
-    expect(await native().runPlan(plan, x, values, new Int32Array(1), null, 0)).toBe(true);
+    expect(await native().runPlan(plan, x, values, new Int32Array(1), null, 0, null)).toBe(true);
     return values;
   };
   return { arenaBytes, result };
