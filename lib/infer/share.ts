@@ -6,7 +6,8 @@
 import { Var } from "../autograd.ts";
 import { type F32, native, type U8 } from "../binding.ts";
 import { expected } from "../errors.ts";
-import { Network, type NetworkConfig } from "../models/network.ts";
+import type { NetworkConfig } from "../models/architecture.ts";
+import { Network } from "../models/network.ts";
 import { architectureNamed } from "../models/registry.ts";
 import { FloatSites } from "../models/sites.ts";
 import { type Bounds, Codes, type Granularity } from "../quant/codes.ts";

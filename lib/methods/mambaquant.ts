@@ -11,9 +11,16 @@ import { symmetricEigen } from "../linalg/eigen.ts";
 import { type Matrix, product, transposed } from "../linalg/matrix.ts";
 import type { Network } from "../models/network.ts";
 import { type InputMoments, inputMoments } from "../quant/covariance.ts";
-import { foldNorm, rescaleNorm, setWeight, turnInputs, weightOf } from "../quant/folding.ts";
+import {
+  foldNorm,
+  inputsOf,
+  rescaleNorm,
+  setWeight,
+  turnInputs,
+  weightOf,
+} from "../quant/folding.ts";
 import { percentile, symmetricMax } from "../quant/ranges.ts";
-import { hadamardOf, halfRounded, inputsOf, rotate } from "../quant/rotation.ts";
+import { hadamardOf, halfRounded, rotate } from "../quant/rotation.ts";
 import type { Method } from "../train/method.ts";
 import {
   DT_PROJ,

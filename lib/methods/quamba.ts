@@ -4,9 +4,9 @@
  * other half is folded into the weights, and the affine part of the norm before in_proj too). Its
  * GPTQ of weights (group 128) has no counterpart at 48 inputs and is left out.
  */
-import { foldNorm } from "../quant/folding.ts";
+import { foldNorm, inputsOf } from "../quant/folding.ts";
 import { symmetricMax, symmetricPercentile } from "../quant/ranges.ts";
-import { hadamardOf, inputsOf, rotate } from "../quant/rotation.ts";
+import { hadamardOf, rotate } from "../quant/rotation.ts";
 import type { Method } from "../train/method.ts";
 import { IN_NORM, IN_PROJ, OUT_PROJ, prepareMamba, ROUTER, searchInside } from "./mamba_module.ts";
 import { DQC } from "./two_d_quant.ts";

@@ -1,7 +1,8 @@
 /** What the layers of several architectures share: named access to weights, window attention. */
 import type { Graph, Var } from "../autograd.ts";
 import * as ops from "../ops.ts";
-import type { ExtraSite, LayerPlace, LayerWeights, MacItem, Network } from "./network.ts";
+import type { ExtraSite, LayerPlace, MacItem } from "./architecture.ts";
+import type { LayerWeights, Network } from "./network.ts";
 import type { Sites } from "./sites.ts";
 
 /** Modules of one layer by their names inside it. */

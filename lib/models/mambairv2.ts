@@ -14,13 +14,8 @@ import {
   type MambaConfig,
   parameterSpecs,
 } from "./mambairv2_parameters.ts";
-import {
-  type Architecture,
-  codedModule,
-  type LayerPlace,
-  type MacItem,
-  type Network,
-} from "./network.ts";
+import { type Architecture, codedModule, type LayerPlace, type MacItem } from "./architecture.ts";
+import type { Network } from "./network.ts";
 import type { Sites } from "./sites.ts";
 
 const values = { kind: "values" } as const;

@@ -3,7 +3,7 @@
  * checkpoints, and the configuration that a checkpoint's shapes imply.
  */
 import type { TensorMap } from "../io/host_tensor.ts";
-import type { NetworkConfig } from "./network.ts";
+import type { NetworkConfig } from "./architecture.ts";
 import {
   constant,
   convSpecs,

@@ -2,7 +2,8 @@
 import { Spr2qError } from "../errors.ts";
 import type { TensorMap } from "../io/host_tensor.ts";
 import { MAMBAIRV2 } from "./mambairv2.ts";
-import { type Architecture, Network, type NetworkConfig } from "./network.ts";
+import type { Architecture, NetworkConfig } from "./architecture.ts";
+import { Network } from "./network.ts";
 import { SWINIR } from "./swinir.ts";
 
 /** Every architecture; a new one is added here and nowhere else. */

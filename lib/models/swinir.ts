@@ -12,9 +12,9 @@ import {
   codedModule,
   type LayerPlace,
   type MacItem,
-  type Network,
   type NetworkConfig,
-} from "./network.ts";
+} from "./architecture.ts";
+import type { Network } from "./network.ts";
 import {
   convSpecs,
   inferDepths,

@@ -4,13 +4,8 @@
  * not counted), MACs on the padded input, LayerNorm 5 an element, scan 9 N D L + N D, an n-bit MAC
  * as n/32 of a float one. Nothing here is measured.
  */
-import {
-  type Architecture,
-  layerPrefixes,
-  type MacItem,
-  type NetworkConfig,
-  type Operands,
-} from "../models/network.ts";
+import type { Architecture, MacItem, NetworkConfig, Operands } from "../models/architecture.ts";
+import { layerPrefixes } from "../models/network.ts";
 import { codedTensors } from "./layout.ts";
 import { inScope, type Policy } from "./policy.ts";
 

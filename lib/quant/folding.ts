@@ -8,10 +8,18 @@ import type { Network } from "../models/network.ts";
 
 /** A linear module's weight as (out, in). */
 export function weightOf(net: Network, key: string): Matrix {
-  const { data, shape, size } = tensorOf(net, key);
-  // A leading axis of one (the scan's projections) is no row; 1x1 kernels have trailing ones.
-  const rows = shape[0] === 1 && shape.length === 3 ? shape[1] : shape[0];
-  return matrix(rows, size / rows, data);
+  return matrix(tensorRows(tensorOf(net, key)), inputsOf(net, key), tensorOf(net, key).data);
+}
+
+/** Channels of a linear module's input, without reading its weight. */
+export function inputsOf(net: Network, key: string): number {
+  const weight = tensorOf(net, key);
+  return weight.size / tensorRows(weight);
+}
+
+/** A leading axis of one (the scan's projections) is no row; 1x1 kernels have trailing ones. */
+function tensorRows({ shape }: Var): number {
+  return shape[0] === 1 && shape.length === 3 ? shape[1] : shape[0];
 }
 
 /** The scan's projections have no ".weight" of their own. */

@@ -1,11 +1,6 @@
 /** What a quantised model file holds for each layer, in its order. */
-import {
-  type Architecture,
-  type CodedModule,
-  layerPrefixes,
-  type Network,
-  type NetworkConfig,
-} from "../models/network.ts";
+import type { Architecture, CodedModule, NetworkConfig } from "../models/architecture.ts";
+import { layerPrefixes, type Network } from "../models/network.ts";
 import type { Granularity } from "./codes.ts";
 import { inScope, type Policy } from "./policy.ts";
 import type { QuantisedSites } from "./sites.ts";

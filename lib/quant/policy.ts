@@ -8,7 +8,7 @@
  *           SwinIR as released;
  * best      table4 with the leads on.
  */
-import type { CodedModule } from "../models/network.ts";
+import type { CodedModule } from "../models/architecture.ts";
 
 /** Which sites are quantised; see the head of this file. */
 export type Scope = "released" | "table4" | "best";

@@ -6,11 +6,8 @@ import { hadamard } from "../linalg/hadamard.ts";
 import { type Matrix, matrix, transposed } from "../linalg/matrix.ts";
 import type { Network } from "../models/network.ts";
 import { floatsFrom } from "../tensor.ts";
-import { turnInputs, weightOf } from "./folding.ts";
+import { turnInputs } from "./folding.ts";
 import type { QuantisedSites } from "./sites.ts";
-
-/** Channels of a module's input. */
-export const inputsOf = (net: Network, key: string): number => weightOf(net, key).cols;
 
 /** The operand of the online product: T^T (side, side), Hadamard's where `stored` is null. */
 export function rotationVar(side: number, stored: ArrayLike<number> | null): Var {

@@ -7,7 +7,7 @@ import { calibratedBytes, planOf, runnableOf, testPicture } from "../bench/model
 import { busyBetween, othersBusySince } from "../bench/machine.ts";
 import { interleave, type Side } from "../bench/timing.ts";
 import { MAMBAIRV2 } from "../models/mambairv2.ts";
-import type { Architecture } from "../models/network.ts";
+import type { Architecture } from "../models/architecture.ts";
 import { countedInput, type Design, macAccount, sizeAccount } from "../quant/accounts.ts";
 import { policyFor, type Scope } from "../quant/policy.ts";
 import { CELL_FORMAT, type Cell, type CellSpec, cellId, NO_EFFORT, sameSpec } from "./cell.ts";

@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import { ioError } from "../io/files.ts";
 import { type Model, openModel } from "../infer/model.ts";
 import { MAMBAIRV2 } from "../models/mambairv2.ts";
-import type { Architecture, NetworkConfig } from "../models/network.ts";
+import type { Architecture, NetworkConfig } from "../models/architecture.ts";
 import { SWINIR } from "../models/swinir.ts";
 import type { NetworkName, Source } from "./cell.ts";
 

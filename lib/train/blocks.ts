@@ -6,7 +6,8 @@
 import { Graph, Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
 import { expected } from "../errors.ts";
-import type { LayerPlace, Network, Trace } from "../models/network.ts";
+import type { LayerPlace } from "../models/architecture.ts";
+import type { Network, Trace } from "../models/network.ts";
 import { FloatSites } from "../models/sites.ts";
 import { Router } from "../nn/routing.ts";
 import type { Student } from "../quant/student.ts";

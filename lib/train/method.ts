@@ -5,7 +5,8 @@
  */
 import type { Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
-import type { Architecture, Network } from "../models/network.ts";
+import type { Architecture } from "../models/architecture.ts";
+import type { Network } from "../models/network.ts";
 import type { DynamicGate } from "../quant/gate.ts";
 import type { Policy, Scope } from "../quant/policy.ts";
 import type { Recipe } from "../quant/recipes.ts";

@@ -2,7 +2,8 @@
 import { Graph, Var } from "../autograd.ts";
 import { readable } from "../device.ts";
 import { Spr2qError } from "../errors.ts";
-import { type Architecture, Network, type NetworkConfig } from "../models/network.ts";
+import type { Architecture, NetworkConfig } from "../models/architecture.ts";
+import { Network } from "../models/network.ts";
 import type { Initial } from "../models/parameters.ts";
 import { FloatSites } from "../models/sites.ts";
 import { Router } from "../nn/routing.ts";

@@ -5,7 +5,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Model, openModel } from "../../infer/model.ts";
-import type { NetworkConfig } from "../../models/network.ts";
+import type { NetworkConfig } from "../../models/architecture.ts";
 import {
   countedInput,
   type MacAccount,

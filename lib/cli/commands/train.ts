@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type DeviceChoice, memoryOn, chosenDevice } from "../../device.ts";
 import { expected, Spr2qError } from "../../errors.ts";
 import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
-import type { Architecture, NetworkConfig } from "../../models/network.ts";
+import type { Architecture, NetworkConfig } from "../../models/architecture.ts";
 import { ARCHITECTURES, architectureNamed, configProblem } from "../../models/registry.ts";
 import { saveFloat } from "../../models/save.ts";
 import { readCheckpoint, writeCheckpoint } from "../../train/checkpoint.ts";
