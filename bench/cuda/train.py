@@ -80,12 +80,13 @@ def run_part(work, out, options, limit, grace):
     return child.returncode, time.monotonic() - began, errors
 
 
-def frame(work, result):
+def frame(work, result, size, runs):
     """Adds the time of a frame, where the archive holds a quantised model."""
     packed = work / "packed.safetensors"
     if not packed.exists():
         return
     command = [str(work / "node"), str(work / "bench/cuda/frame.mjs"), str(packed)]
+    command += [*size.split("x"), "--runs", str(runs)]
     found = subprocess.run(command, capture_output=True, text=True)
     result["frame"] = json.loads(found.stdout) if found.returncode == 0 else found.stderr.strip()
 
@@ -102,6 +103,8 @@ def parse():
     parser.add_argument("--work", type=Path, default=Path("spr2q-gpu"), help="default ./spr2q-gpu")
     parser.add_argument("--seconds", type=float, default=480, help="of a part, default 480")
     parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help=argparse.SUPPRESS)
+    parser.add_argument("--frame", default="320x180", help="input of the timed frame, WxH")
+    parser.add_argument("--runs", type=int, default=30, help="timed frames, default 30")
     parser.add_argument("--json", type=Path, help="writes what this part did")
     return parser.parse_args(own), more or DEFAULTS
 
@@ -127,7 +130,7 @@ def main():
     if code == 0:
         model = out / "model.safetensors"
         result["sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
-        frame(work, result)
+        frame(work, result, options.frame, options.runs)
         status = 0
     elif code == 130 or code == -signal.SIGKILL:
         status = EXIT_MORE

@@ -39,10 +39,20 @@ test.skipIf(!shim || !tools)(
       expect(pack.status, pack.stderr).toBe(0);
       const options = ["--bits", "4", "--recipe", "quick", "--rank", "2", "--rectifiers", "2"];
       options.push("--iterations", "3", "--osrc", "2", "--batch", "1", "--patch", "16");
+      const small = ["--frame", "16x16", "--runs", "3"];
       const part = (work: string, seconds: number) => {
         const argv = [join(bench, "train.py"), archive, "--work", join(folder, work)];
         const env = { ...process.env, SPR2Q_CUDA_LIBRARY: "" };
-        const all = [...argv, "--seconds", `${seconds}`, "--grace", "600", "--", ...options];
+        const all = [
+          ...argv,
+          "--seconds",
+          `${seconds}`,
+          "--grace",
+          "600",
+          ...small,
+          "--",
+          ...options,
+        ];
         const { status, stdout, stderr } = spawnSync("python3", all, { encoding: "utf8", env });
         return { status, stderr, result: JSON.parse(stdout || "{}") };
       };

@@ -5,7 +5,7 @@ const upscaler = await spr2q.Upscaler.load(modelPath);
 await upscaler.run(picture(16, 16));
 const codes = [];
 const messages = [];
-for (const side of [1500, 3000, 4500]) {
+for (const side of [3000, 3600, 4500]) {
   const options = { tile: "none", maxMemory: 2 ** 50 };
   await upscaler.run(picture(side, side), options).then(
     () => codes.push("finished"),
