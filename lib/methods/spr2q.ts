@@ -34,6 +34,7 @@ export const SPR2Q: Method = {
   recipe: RECIPES.best,
   recipeName: "best",
   takesLeads: true,
+  onGpu: true,
   prepare(context) {
     const { memory, teacher, policy, recipe, groups, seed } = context;
     const from = context.condition ? conditionedTeacher(context) : { net: teacher, metadata: {} };

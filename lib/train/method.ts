@@ -32,6 +32,8 @@ export interface Method {
   readonly recipeName: string;
   /** True where spr2q's leads (half exponents, offsets, row bounds) may be switched on. */
   readonly takesLeads: boolean;
+  /** True where all that it does has been proven on tensors that lie on the GPU. */
+  readonly onGpu?: boolean;
   /** The kinds of bounds that it has on `architecture`, from those of the scope; default: the same. */
   policy?(policy: Policy, architecture: Architecture): Policy;
   /** Calibrates a student and lists its stages. A function of the context alone: resumed runs repeat it. */

@@ -123,6 +123,14 @@ function checkRequest(model: Model, method: Method, options: RunOptions): void {
   }
 }
 
+/** Where `method` runs: `auto` keeps those that need host memory on the processor. */
+function deviceFor(method: Method, choice: DeviceChoice): "cpu" | "cuda" {
+  if (method.onGpu || choice === "cpu") return chosenDevice(choice);
+  if (choice === "auto") return "cpu";
+  const fix = "Use --device cpu: what this method computes beside the network reads host memory.";
+  throw expected("ERR_ARGUMENT", "--device cuda", "--method spr2q", method.name, fix);
+}
+
 /** Quantises `model` by `method`; returns what was made. See {@link RunOptions}. */
 export async function* runMethod(
   model: Model,
@@ -134,7 +142,7 @@ export async function* runMethod(
   const recipe = recipeOf(method, options);
   const { seed, out, bits } = options;
   await ensureWritableDir(out);
-  const device = chosenDevice(options.device ?? "cpu");
+  const device = deviceFor(method, options.device ?? "cpu");
   const memory = memoryOn(device);
   const teacher = model.net.on(memory);
   const { scale, window } = teacher.config;

@@ -120,6 +120,15 @@ test("a method on a network that it is not defined on is ERR_ARGUMENT", async ()
   await expect(unknown).rejects.toMatchObject({ code: "ERR_ARGUMENT" });
 });
 
+test("--device cuda is refused for methods that need host memory, before a GPU is asked for", async () => {
+  for (const { name, onGpu, architectures } of METHODS) {
+    if (onGpu) continue;
+    const settings = options(name, "gpu", { device: "cuda", iterations: 0 });
+    const refused = run(NETWORKS[architectures[0]], settings);
+    await expect(refused).rejects.toMatchObject({ code: "ERR_ARGUMENT" });
+  }
+});
+
 test("leads are refused where a method has quantisers of its own", async () => {
   for (const { name, takesLeads, architectures } of METHODS) {
     if (takesLeads) continue;
