@@ -1,6 +1,9 @@
 /** Small random networks, made fresh for each test file: every op of a family, in milliseconds. */
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import type { Model } from "../lib/infer/model.ts";
 import { Var } from "../lib/autograd.ts";
+import { encodePng, fromRgbFloat } from "../lib/io/png.ts";
 import { MAMBAIRV2 } from "../lib/models/mambairv2.ts";
 import type { MambaConfig } from "../lib/models/mambairv2_parameters.ts";
 import type { Network } from "../lib/models/network.ts";
@@ -81,4 +84,13 @@ export function asModel(net: Network): Model {
     sha256: "0".repeat(64),
     stored: new Map(),
   };
+}
+
+/** Makes `folder` with `count` smooth PNGs of `side` pixels to train on. */
+export async function writePictures(folder: string, count: number, side: number): Promise<void> {
+  await mkdir(folder);
+  for (let i = 0; i < count; i++) {
+    const image = fromRgbFloat(pictures(1, side, 20 + i).data, side, side, 8);
+    await writeFile(join(folder, `${i}.png`), encodePng(image));
+  }
 }

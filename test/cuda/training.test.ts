@@ -2,7 +2,7 @@
  * Whole runs with --device cuda over the host shim: quantize and train end to end, the same bytes on
  * a rerun and after a stop, and what they write is an ordinary model file.
  */
-import { mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -10,7 +10,6 @@ import { describeCuda } from "../../lib/binding.ts";
 import { command as train } from "../../lib/cli/commands/train.ts";
 import { openModel } from "../../lib/infer/model.ts";
 import { readSafetensors } from "../../lib/io/safetensors.ts";
-import { encodePng, fromRgbFloat } from "../../lib/io/png.ts";
 import { MAMBAIRV2 } from "../../lib/models/mambairv2.ts";
 import type { TrainEvent } from "../../lib/train/events.ts";
 import { initialise } from "../../lib/train/pretrain.ts";
@@ -20,7 +19,7 @@ import {
   quantizeModel,
 } from "../../lib/methods/quantize.ts";
 import { runCommand } from "../cli/tiny_model.ts";
-import { asModel, pictures, TINY } from "../tiny_net.ts";
+import { asModel, TINY, writePictures } from "../tiny_net.ts";
 
 const { code, hostMemory } = describeCuda();
 const SMALL = { ...TINY, depths: [1] };
@@ -28,11 +27,7 @@ let root = "";
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "spr2q-cuda-"));
-  await mkdir(join(root, "train"));
-  for (let i = 0; i < 2; i++) {
-    const image = fromRgbFloat(pictures(1, 32, 20 + i).data, 32, 32, 8);
-    await writeFile(join(root, "train", `${i}.png`), encodePng(image));
-  }
+  await writePictures(join(root, "train"), 2, 32);
 });
 
 function options(out: string, more: Partial<QuantizeOptions> = {}): QuantizeOptions {

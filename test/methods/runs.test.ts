@@ -1,12 +1,11 @@
 /** Every method on every network that it is defined on: ends in a file, resumes to the bit, n bits. */
-import { mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { Graph } from "../../lib/autograd.ts";
 import { openModel } from "../../lib/infer/model.ts";
 import { TileRunner } from "../../lib/infer/tiles.ts";
-import { encodePng, fromRgbFloat } from "../../lib/io/png.ts";
 import {
   type QuantizeOptions,
   type QuantizeResult,
@@ -17,17 +16,13 @@ import type { Network } from "../../lib/models/network.ts";
 import { Router } from "../../lib/nn/routing.ts";
 import { Memory } from "../../lib/tensor.ts";
 import type { TrainEvent } from "../../lib/train/events.ts";
-import { asModel, pictures, tinyNet, tinySwin } from "../tiny_net.ts";
+import { asModel, pictures, tinyNet, tinySwin, writePictures } from "../tiny_net.ts";
 
 let root = "";
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "spr2q-methods-"));
-  await mkdir(join(root, "train"));
-  for (let i = 0; i < 4; i++) {
-    const image = fromRgbFloat(pictures(1, 64, 20 + i).data, 64, 64, 8);
-    await writeFile(join(root, "train", `${i}.png`), encodePng(image));
-  }
+  await writePictures(join(root, "train"), 4, 64);
 });
 
 const NETWORKS: Readonly<Record<string, () => Network>> = { mambairv2: tinyNet, swinir: tinySwin };

@@ -1,10 +1,9 @@
 /** A whole quantisation on a small network: what it writes, stopping, resuming, and what it keeps. */
-import { mkdir, mkdtemp, readFile, readdir, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { openModel } from "../../lib/infer/model.ts";
-import { encodePng, fromRgbFloat } from "../../lib/io/png.ts";
 import { evaluate } from "../../lib/infer/evaluate.ts";
 import {
   quantize,
@@ -13,17 +12,13 @@ import {
   quantizeModel,
 } from "../../lib/methods/quantize.ts";
 import type { TrainEvent } from "../../lib/train/events.ts";
-import { asModel, pictures, tinyNet } from "../tiny_net.ts";
+import { asModel, tinyNet, writePictures } from "../tiny_net.ts";
 
 let root = "";
 
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "spr2q-quantize-"));
-  await mkdir(join(root, "train"));
-  for (let i = 0; i < 4; i++) {
-    const image = fromRgbFloat(pictures(1, 64, 20 + i).data, 64, 64, 8);
-    await writeFile(join(root, "train", `${i}.png`), encodePng(image));
-  }
+  await writePictures(join(root, "train"), 4, 64);
 });
 
 function options(out: string, more: Partial<QuantizeOptions> = {}): QuantizeOptions {
