@@ -4,9 +4,11 @@
 //      entry of every chunk of kChunk steps in scratch;
 //   2. chunk by chunk from the end: decays and states of the chunk are recomputed into scratch that
 //      stays in cache, then the adjoint runs backwards through it.
-// gB and gC are sums over channels: a group of channels adds its vectors in order into partial
-// rows of its own, and the groups are added in order at the end. gA, gD and gdelta_bias are summed
-// within a chunk in float32, over chunks and batch in double. No order depends on threads.
+// gB and gC are sums over channels: the vectors of a group of channels are added in order, and so
+// are the groups. Groups of a sample that run side by side have partial rows of their own, added at
+// the end; where there are samples for every thread, a sample's groups run one after the other and
+// add straight into gB and gC. gA, gD and gdelta_bias are summed within a chunk in float32, over
+// chunks and batch in double. No order of additions depends on threads.
 #include "scan_math.hpp"
 
 namespace spr2q {
@@ -28,7 +30,8 @@ enum Slot { kPartials = 0, kSums = 1, kEntries = 2, kInside = 3 };
 // One group of channels of one sample, and where its sums go.
 struct Group {
   int64_t sample, first, last;  // channels [first, last)
-  float *gB, *gC;               // (length, states): the sums over this group's channels
+  bool adds;                    // to what gB and gC hold, sums over the channels before `first`
+  float *gB, *gC;               // (length, states): the sums over channels
   double* sums;                 // (channels of the sample, states + 2): gA | gD | gdelta_bias
   double* bounds;               // (2): gstate_bounds
 };
@@ -239,7 +242,7 @@ class Lanes {
     const int states = state_count();
     float* gB_row = group_.gB + t * states;
     float* gC_row = group_.gC + t * states;
-    const bool add = c0_ != group_.first;
+    const bool add = group_.adds || c0_ != group_.first;
     if (kStates == 8) {
       EightSums sums;
 #pragma GCC unroll 4
@@ -373,35 +376,9 @@ void write_sums(const SelectiveScanGrad& a, const double* sums, const double* bo
   a.gstate_bounds.data[1] = static_cast<float>(total[1]);
 }
 
-}  // namespace
-
-void selective_scan_grad(const SelectiveScanGrad& a) {
-  const int64_t states = a.state_count, rows = a.batch * a.length;
-  const int64_t most = kMaxGroups * kGroupChannels;
-  const int64_t group_channels = (a.channels + most - 1) / most * kGroupChannels;
-  const int64_t groups = (a.channels + group_channels - 1) / group_channels;
-  float* partial = scratch<float>(kPartials, groups * rows * 2 * states);
-  const int64_t sum_count = a.batch * a.channels * (states + 2);
-  double* sums = scratch<double>(kSums, sum_count + 2 * a.batch * groups);
-  double* bounds = sums + sum_count;
-  for (int64_t i = 0; i < sum_count + 2 * a.batch * groups; ++i) sums[i] = 0;
-
-  parallel_for(a.batch * groups, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      Group group;
-      group.sample = unit / groups;
-      group.first = unit % groups * group_channels;
-      group.last = group.first + group_channels < a.channels ? group.first + group_channels
-                                                             : a.channels;
-      group.gB = partial + (unit % groups * rows + group.sample * a.length) * states;
-      group.gC = group.gB + groups * rows * states;
-      group.sums = sums + group.sample * a.channels * (states + 2);
-      group.bounds = bounds + 2 * unit;
-      run_group(a, group);
-    }
-  });
-
-  const int64_t size = rows * states;
+// gB and gC from the partial rows (gB | gC, each groups x rows x states).
+void add_groups(const SelectiveScanGrad& a, const float* partial, int64_t groups) {
+  const int64_t size = a.batch * a.length * a.state_count;
   parallel_for(size, kSumGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float gB = partial[i], gC = partial[groups * size + i];
@@ -413,6 +390,40 @@ void selective_scan_grad(const SelectiveScanGrad& a) {
       a.gC.data[i] = gC;
     }
   });
+}
+
+}  // namespace
+
+void selective_scan_grad(const SelectiveScanGrad& a) {
+  const int64_t states = a.state_count, rows = a.batch * a.length;
+  const int64_t most = kMaxGroups * kGroupChannels;
+  const int64_t group_channels = (a.channels + most - 1) / most * kGroupChannels;
+  const int64_t groups = (a.channels + group_channels - 1) / group_channels;
+  const bool in_turn = groups == 1 || a.batch >= thread_count();
+  float* partial = in_turn ? nullptr : scratch<float>(kPartials, groups * rows * 2 * states);
+  const int64_t sum_count = a.batch * a.channels * (states + 2);
+  double* sums = scratch<double>(kSums, sum_count + 2 * a.batch * groups);
+  double* bounds = sums + sum_count;
+  for (int64_t i = 0; i < sum_count + 2 * a.batch * groups; ++i) sums[i] = 0;
+
+  parallel_for(a.batch * groups, in_turn ? groups : 1, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t sample = unit / groups, g = unit % groups;
+      const int64_t place = sample * a.length * states;
+      Group group;
+      group.sample = sample;
+      group.first = g * group_channels;
+      group.last = group.first + group_channels < a.channels ? group.first + group_channels
+                                                             : a.channels;
+      group.adds = in_turn && g > 0;
+      group.gB = in_turn ? a.gB.data + place : partial + g * rows * states + place;
+      group.gC = in_turn ? a.gC.data + place : partial + (groups + g) * rows * states + place;
+      group.sums = sums + sample * a.channels * (states + 2);
+      group.bounds = bounds + 2 * unit;
+      run_group(a, group);
+    }
+  });
+  if (!in_turn) add_groups(a, partial, groups);
   write_sums(a, sums, bounds, groups);
 }
 
