@@ -17,6 +17,7 @@ namespace {
 
 constexpr int kMaxStates = 64;          // as SelectiveScan::check
 constexpr int64_t kChunk = 64;          // steps: two buffers of 32 KiB at 8 states stay in cache
+constexpr int64_t kBlock = 16;          // steps whose softplus is taken ahead, as in the forward pass
 constexpr int64_t kGroupChannels = 16;  // channels per partial row, on every instruction set
 constexpr int64_t kMaxGroups = 8;       // partial rows per token at most, however many channels
 constexpr int64_t kSumGrain = 16384;    // elements of gB per thread chunk when groups are added
@@ -171,15 +172,20 @@ class Lanes {
     VecF h[kSize];
     for (int s = 0; s < states; ++s) h[s] = splat(0.0f);
     const VecF bias = load_lanes(a_.delta_bias.data + c0_, lanes_);
-    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
-      for (int s = 0; s < states; ++s) store(entries_ + (chunk * states + s) * kLanes, h[s]);
-      const int64_t first = chunk * kChunk;
-      const int64_t end = first + kChunk < a_.length ? first + kChunk : a_.length;
-      step_sizes(a_.delta.data + index(first), bias, lanes_, end - first, a_.channels,
-                 a_.gdelta.data + index(first), a_.channels, lanes_);
-      if (chunk + 1 == chunks_) break;  // nobody needs the states at the very end
+    alignas(64) float deltas[kBlock * kLanes];
+    for (int64_t first = 0; first < a_.length; first += kBlock) {
+      if (first % kChunk == 0) {
+        float* entry = entries_ + first / kChunk * states * kLanes;
+        for (int s = 0; s < states; ++s) store(entry + s * kLanes, h[s]);
+      }
+      const int64_t end = first + kBlock < a_.length ? first + kBlock : a_.length;
+      fetch_rows(a_.delta, end + kBlock);
+      fetch_rows(a_.u, end + kBlock);
+      step_sizes(a_.delta.data + index(first), bias, lanes_, end - first, a_.channels, deltas,
+                 kLanes, kLanes);
       for (int64_t t = first; t < end; ++t) {
-        const VecF delta = load_lanes(a_.gdelta.data + index(t), lanes_);
+        const VecF delta = load(deltas + (t - first) * kLanes);
+        store_lanes(a_.gdelta.data + index(t), delta, lanes_);
         const VecF input = delta * load_lanes(a_.u.data + index(t), lanes_);
         const float* B = a_.B.data + row(t) * states;
 #pragma GCC unroll 8
@@ -188,6 +194,13 @@ class Lanes {
         }
       }
     }
+  }
+
+  // Asks for a block of rows: a line every few lines, on which the machine's own prefetching does
+  // not count.
+  void fetch_rows(const F32& x, int64_t first) const {
+    const int64_t end = first + kBlock < a_.length ? first + kBlock : a_.length;
+    for (int64_t t = first; t < end; ++t) __builtin_prefetch(x.data + index(t));
   }
 
   // Of the i-th step of the chunk: decay_[i] = a and faded_[i] = a h_{t-1}.
