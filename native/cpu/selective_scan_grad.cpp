@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kMaxStates = 64;          // as SelectiveScan::check
 constexpr int64_t kChunk = 64;          // steps: two buffers of 32 KiB at 8 states stay in cache
-constexpr int64_t kBlock = 16;          // steps whose softplus is taken ahead, as in the forward pass
+constexpr int64_t kBlock = 16;          // steps whose softplus is taken ahead, as going forward
 constexpr int64_t kGroupChannels = 16;  // channels per partial row, on every instruction set
 constexpr int64_t kMaxGroups = 8;       // partial rows per token at most, however many channels
 constexpr int64_t kSumGrain = 16384;    // elements of gB per thread chunk when groups are added
@@ -198,9 +198,18 @@ class Lanes {
 
   // Asks for a block of rows: a line every few lines, on which the machine's own prefetching does
   // not count.
-  void fetch_rows(const F32& x, int64_t first) const {
+  SPR2Q_INLINE void fetch_rows(const F32& x, int64_t first) const {
     const int64_t end = first + kBlock < a_.length ? first + kBlock : a_.length;
     for (int64_t t = first; t < end; ++t) __builtin_prefetch(x.data + index(t));
+  }
+
+  // Asks for a step of the chunk before this one, which is next. Inlined by force: GCC takes a
+  // function that does nothing else for one without effects, and drops the call.
+  SPR2Q_INLINE void fetch_step(int64_t t) const {
+    __builtin_prefetch(a_.gdelta.data + index(t));
+    __builtin_prefetch(a_.u.data + index(t));
+    __builtin_prefetch(a_.gy.data + index(t));
+    __builtin_prefetch(a_.gu.data + index(t), 1);
   }
 
   // Of the i-th step of the chunk: decay_[i] = a and faded_[i] = a h_{t-1}.
@@ -288,6 +297,7 @@ class Lanes {
     const VecF D = load_lanes(a_.D.data + c0_, lanes_);
     for (int64_t i = count - 1; i >= 0; --i) {
       const int64_t at = index(first + i);
+      if (first >= kChunk) fetch_step(first + i - kChunk);
       Step step;
       step.delta = load_lanes(a_.gdelta.data + at, lanes_);
       step.u = load_lanes(a_.u.data + at, lanes_);
