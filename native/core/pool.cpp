@@ -1,6 +1,10 @@
 // A pool of kept threads with one job at a time. See pool.hpp for the contract.
 #include "pool.hpp"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
@@ -164,12 +168,21 @@ class Pool {
   std::atomic<bool> stopping_{false}, waiting_{false};
 };
 
+// Cores that this process may use: a container is often held to some of the machine's.
+int available_cores() {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores > 0 ? static_cast<int>(cores) : 1;
+}
+
 Pool& pool() {
   // Never destroyed: joining threads while the process exits can deadlock in the loader.
   static Pool* instance = [] {
     Pool* made = new Pool();
-    const unsigned cores = std::thread::hardware_concurrency();
-    made->resize(cores > 0 ? static_cast<int>(cores) : 1);
+    made->resize(available_cores());
     return made;
   }();
   return *instance;
