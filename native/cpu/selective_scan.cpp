@@ -12,17 +12,6 @@ namespace SPR2Q_ISA {
 namespace {
 
 constexpr int kMaxStates = 64;  // as SelectiveScan::check
-constexpr int64_t kBlock = 16;  // steps whose softplus is taken ahead, off the recurrence's path
-
-// Asks for a vector's values of the next block but one: a line every few lines, on which the
-// machine's own prefetching does not count.
-static inline void fetch_block(const SelectiveScan& a, int64_t t, int64_t end, int64_t c0) {
-  const int64_t first = t + 2 * kBlock, last = first + kBlock < end ? first + kBlock : end;
-  for (int64_t ahead = first; ahead < last; ++ahead) {
-    __builtin_prefetch(a.delta.data + ahead * a.channels + c0);
-    __builtin_prefetch(a.u.data + ahead * a.channels + c0);
-  }
-}
 
 // kStates: the state count, or 0 where it is known at run time only. kKeep: the states are an
 // output too.
@@ -40,7 +29,7 @@ void scan_lanes(const SelectiveScan& a, int64_t b, int64_t c0, int lanes) {
   for (int64_t t = begin; t < end; ++t) {
     const int64_t i = t * a.channels + c0, in_block = (t - begin) % kBlock;
     if (in_block == 0) {
-      fetch_block(a, t, end, c0);
+      fetch_block(a, t + 2 * kBlock, end, c0);
       step_sizes(a.delta.data + i, bias, lanes, end - t < kBlock ? end - t : kBlock, a.channels,
                  deltas, kLanes, kLanes);
     }

@@ -6,8 +6,8 @@
 //      stays in cache, then the adjoint runs backwards through it.
 // gB and gC are sums over channels: the vectors of a group of channels are added in order, and so
 // are the groups. Groups of a sample that run side by side have partial rows of their own, added at
-// the end; where there are samples for every thread, a sample's groups run one after the other and
-// add straight into gB and gC. gA, gD and gdelta_bias are summed within a chunk in float32, over
+// the end; where a group is one vector and there are samples for every thread, a sample's groups run
+// one after the other and add straight into gB and gC, which is the same order. gA, gD and gdelta_bias are summed within a chunk in float32, over
 // chunks and batch in double. No order of additions depends on threads.
 #include "scan_math.hpp"
 
@@ -17,7 +17,6 @@ namespace {
 
 constexpr int kMaxStates = 64;          // as SelectiveScan::check
 constexpr int64_t kChunk = 64;          // steps: two buffers of 32 KiB at 8 states stay in cache
-constexpr int64_t kBlock = 16;          // steps whose softplus is taken ahead, as going forward
 constexpr int64_t kGroupChannels = 16;  // channels per partial row, on every instruction set
 constexpr int64_t kMaxGroups = 8;       // partial rows per token at most, however many channels
 constexpr int64_t kSumGrain = 16384;    // elements of gB per thread chunk when groups are added
@@ -179,13 +178,13 @@ class Lanes {
         for (int s = 0; s < states; ++s) store(entry + s * kLanes, h[s]);
       }
       const int64_t end = first + kBlock < a_.length ? first + kBlock : a_.length;
-      fetch_rows(a_.delta, end + kBlock);
-      fetch_rows(a_.u, end + kBlock);
+      fetch_block(a_, row(first) + 2 * kBlock, row(a_.length), c0_);
       step_sizes(a_.delta.data + index(first), bias, lanes_, end - first, a_.channels, deltas,
                  kLanes, kLanes);
       for (int64_t t = first; t < end; ++t) {
         const VecF delta = load(deltas + (t - first) * kLanes);
         store_lanes(a_.gdelta.data + index(t), delta, lanes_);
+        if (first / kChunk + 1 == chunks_) continue;  // nobody needs the states at the very end
         const VecF input = delta * load_lanes(a_.u.data + index(t), lanes_);
         const float* B = a_.B.data + row(t) * states;
 #pragma GCC unroll 8
@@ -196,15 +195,7 @@ class Lanes {
     }
   }
 
-  // Asks for a block of rows: a line every few lines, on which the machine's own prefetching does
-  // not count.
-  SPR2Q_INLINE void fetch_rows(const F32& x, int64_t first) const {
-    const int64_t end = first + kBlock < a_.length ? first + kBlock : a_.length;
-    for (int64_t t = first; t < end; ++t) __builtin_prefetch(x.data + index(t));
-  }
-
-  // Asks for a step of the chunk before this one, which is next. Inlined by force: GCC takes a
-  // function that does nothing else for one without effects, and drops the call.
+  // Asks for a step of the chunk before this one, which is next; inlined by force as fetch_block.
   SPR2Q_INLINE void fetch_step(int64_t t) const {
     __builtin_prefetch(a_.gdelta.data + index(t));
     __builtin_prefetch(a_.u.data + index(t));
@@ -422,7 +413,9 @@ void selective_scan_grad(const SelectiveScanGrad& a) {
   const int64_t most = kMaxGroups * kGroupChannels;
   const int64_t group_channels = (a.channels + most - 1) / most * kGroupChannels;
   const int64_t groups = (a.channels + group_channels - 1) / group_channels;
-  const bool in_turn = groups == 1 || a.batch >= thread_count();
+  // Wider groups may not: (v0 + v1) + (v2 + v3) is not ((v0 + v1) + v2) + v3.
+  const bool in_turn =
+      groups == 1 || (group_channels <= kLanes && a.batch >= thread_count());
   float* partial = in_turn ? nullptr : scratch<float>(kPartials, groups * rows * 2 * states);
   const int64_t sum_count = a.batch * a.channels * (states + 2);
   double* sums = scratch<double>(kSums, sum_count + 2 * a.batch * groups);
