@@ -63,7 +63,7 @@ void scan(const SelectiveScan& a) {
            Carries{decay, local, nullptr});
     entries<false>(shape, decay, local);
   }
-  const StateGrid grid{a.state_bounds.data, static_cast<float>((1 << a.state_bits) - 1)};
+  const StateGrid grid{a.state_bounds.data, static_cast<float>(a.state_levels())};
   launch(a.state_bounds ? replay_kernel<kPer, true> : replay_kernel<kPer, false>, shape.grid(),
          dim3(grid_size(shape.threads)), 0,
          Replay{in, shape, local, a.D.data, grid, a.y.data, a.states.data});

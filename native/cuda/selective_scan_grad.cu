@@ -218,7 +218,7 @@ void selective_scan_grad(const SelectiveScanGrad& a) {
   const bool quantised = static_cast<bool>(a.state_bounds), several = shape.groups > 1;
   Grad g{in, shape, nullptr, nullptr, a.D.data, {a.state_bounds.data, 0.0f}, a.gu.data,
          a.gdelta.data, a.gB.data, a.gC.data, nullptr, nullptr, nullptr, nullptr};
-  g.grid.levels = static_cast<float>((1 << a.state_bits) - 1);
+  g.grid.levels = static_cast<float>(a.state_levels());
   if (shape.chunks > 1) {
     float* decay = scratch.take<float>(shape.carries());
     float* local = scratch.take<float>(shape.carries());

@@ -12,7 +12,7 @@ namespace spr2q {
 namespace ops {
 
 void selective_scan(const SelectiveScan& a) {
-  const float levels = static_cast<float>((1 << a.state_bits) - 1);
+  const float levels = static_cast<float>(a.state_levels());
   const float lower = a.state_bounds ? a.state_bounds.data[0] : 0.0f;
   const float range = a.state_bounds ? a.state_bounds.data[1] - lower : 1.0f;
   const float inverse = levels / range, step = range / levels;

@@ -34,7 +34,7 @@ double through_copy(const SelectiveScanGrad& a, double h, double gradient, doubl
   *seen = h;
   if (!a.state_bounds) return gradient;
   const float lower = a.state_bounds.data[0], upper = a.state_bounds.data[1];
-  const float levels = static_cast<float>((1 << a.state_bits) - 1);
+  const float levels = static_cast<float>(a.state_levels());
   const float value = static_cast<float>(h);
   const float offset = (value - lower) * (levels / (upper - lower));
   const float clipped = std::fmin(std::fmax(offset, 0.0f), levels);

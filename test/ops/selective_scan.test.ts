@@ -10,6 +10,7 @@ import {
   quantised,
   type Shape,
   scanInDouble,
+  shapes,
   titled,
 } from "./scan_cases.ts";
 
@@ -85,3 +86,16 @@ test.each(everyBackend)("the worked example of two states and three steps, %s", 
   expect(relativeError(y, [1.81659499, 0.239487071, 1.024161106])).toBeLessThan(5e-7);
   expect(relativeError(states.subarray(4), [0.40541936, -0.54671044])).toBeLessThan(5e-7);
 });
+
+// Found by fuzzing: the reference shifted by it. The run under sanitizers is what sees that.
+test.each(everyBackend)(
+  "without bounds the bits of the state count for nothing on %s",
+  (backend) => {
+    const s = shapes[1];
+    const o = operands(s, 61);
+    const [eight, none] = [8, 47].map((bits) =>
+      on(backend, () => quantised(s, o, null, bits, null)),
+    );
+    expect(none).toEqual(eight);
+  },
+);

@@ -161,7 +161,8 @@ struct AddPromptGrad {
 // states); B, C: (batch,length,states); D, delta_bias: (channels). Delta = softplus(delta +
 // delta_bias); h_t = exp(Delta A) h_{t-1} + Delta B u; y = sum_s C h + D u. state_bounds (lower,
 // upper; optional) quantises the copy of h that meets C, by Eq. 1 at state_bits; the recurrence
-// itself stays float. Optional output states(batch,length,channels,states) holds h.
+// itself stays float, and without bounds state_bits counts for nothing. Optional output
+// states(batch,length,channels,states) holds h.
 struct SelectiveScan {
   F32 u, delta, A, B, C, D, delta_bias, state_bounds, y, states;
   int64_t batch, length, channels, state_count, state_bits;
@@ -177,6 +178,7 @@ struct SelectiveScan {
     SPR2Q_NEED(absent_or(states, size * state_count));
     return nullptr;
   }
+  int state_levels() const { return state_bounds ? (1 << state_bits) - 1 : 1; }
 };
 
 // All gradients of SelectiveScan. gdelta is of delta before bias and softplus; gstate_bounds(2)
@@ -200,6 +202,7 @@ struct SelectiveScanGrad {
     SPR2Q_NEED(!state_bounds || gstate_bounds.size >= 2);
     return nullptr;
   }
+  int state_levels() const { return state_bounds ? (1 << state_bits) - 1 : 1; }
 };
 
 }  // namespace spr2q
