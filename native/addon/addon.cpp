@@ -151,6 +151,7 @@ Napi::Value op_names(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  keep_loaded();
   env.SetInstanceData(new Env(env));
   exports.Set("allocate", Napi::Function::New(env, allocate, "allocate"));
   exports.Set("backends", Napi::Function::New(env, backends, "backends"));

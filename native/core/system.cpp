@@ -56,6 +56,12 @@ void* library_symbol(void* library, const char* name) {
 
 void close_library(void* library) { FreeLibrary(static_cast<HMODULE>(library)); }
 
+void keep_loaded() {
+  HMODULE self = nullptr;
+  GetModuleHandleExW(GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
+                     reinterpret_cast<LPCWSTR>(&keep_loaded), &self);
+}
+
 #else
 
 void* aligned_block(size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
@@ -94,6 +100,8 @@ void* open_library(const char* path, std::string& why) {
 void* library_symbol(void* library, const char* name) { return dlsym(library, name); }
 
 void close_library(void* library) { dlclose(library); }
+
+void keep_loaded() {}
 
 #endif
 

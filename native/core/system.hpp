@@ -28,4 +28,8 @@ void* open_library(const char* path, std::string& why);
 void* library_symbol(void* library, const char* name);
 void close_library(void* library);
 
+// Keeps the library that holds this code loaded to the end of the process, where its threads' memory
+// could not be taken down in the middle of it (Windows: the last worker that ends would hang).
+void keep_loaded();
+
 }  // namespace spr2q

