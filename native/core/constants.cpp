@@ -59,7 +59,7 @@ std::shared_ptr<const Constant> find(uint64_t sum, const uint8_t* data, int64_t 
     seen.push_back(at->second.lock());
     const Constant* known = seen.back().get();
     if (known && known->bytes == bytes &&
-        !std::memcmp(known->data, data, static_cast<size_t>(bytes))) {
+        (bytes == 0 || !std::memcmp(known->data, data, static_cast<size_t>(bytes)))) {
       return seen.back();
     }
   }
