@@ -3,7 +3,6 @@
 #include "args.hpp"
 
 #include <atomic>
-#include <cstdlib>
 #include <new>
 #include <string>
 
@@ -12,6 +11,7 @@
 #include "../core/constants.hpp"
 #include "../core/cuda_library.hpp"
 #include "../core/pool.hpp"
+#include "../core/system.hpp"
 #include "env.hpp"
 #include "wrap_device.hpp"
 #include "wrap_plan.hpp"
@@ -65,13 +65,13 @@ constexpr double kMostBytes = 8589934592.0;  // 2^33: what a typed array of Node
 // allocate(bytes): an ArrayBuffer on a 64-byte boundary, contents undefined.
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   const size_t bytes = static_cast<size_t>(whole_number(info[0], "allocate: bytes", 0, kMostBytes));
-  void* data = std::aligned_alloc(64, (bytes + 127) / 64 * 64);
+  void* data = aligned_block((bytes + 127) / 64 * 64);
   if (!data) {
     throw coded_error(info.Env(), "ERR_OUT_OF_MEMORY",
                       "allocate: no memory for " + std::to_string(bytes) + " bytes");
   }
   return Napi::ArrayBuffer::New(info.Env(), data, bytes,
-                                [](Napi::Env, void* block) { std::free(block); });
+                                [](Napi::Env, void* block) { free_aligned(block); });
 }
 
 Napi::Value backends(const Napi::CallbackInfo& info) {
@@ -151,6 +151,7 @@ Napi::Value op_names(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  keep_loaded();
   env.SetInstanceData(new Env(env));
   exports.Set("allocate", Napi::Function::New(env, allocate, "allocate"));
   exports.Set("backends", Napi::Function::New(env, backends, "backends"));

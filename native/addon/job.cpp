@@ -1,6 +1,7 @@
 // See job.hpp.
 #include "job.hpp"
 
+#include <exception>
 #include <new>
 #include <utility>
 
@@ -36,9 +37,11 @@ bool Job::stopped() const {
 void Job::execute(Env& env) {
   owner_ = &env;
   try {
-    result_ = stopped() ? RunResult{false, ""} : work_(*this);
+    result_ = stopped() ? RunResult{false} : work_(*this);
   } catch (const std::bad_alloc&) {
-    result_ = {false, "no memory for the work"};
+    result_ = {false, "ERR_OUT_OF_MEMORY", "no memory for the work"};
+  } catch (const std::exception& error) {
+    result_ = {false, "ERR_INTERNAL", error.what()};
   }
 }
 
@@ -66,14 +69,13 @@ void Job::report() {
 
 void Job::settle() {
   napi_value value = nullptr, code = nullptr, text = nullptr;
-  if (result_.problem.empty()) {
+  if (!result_.code) {
     if (napi_get_boolean(env_, result_.finished, &value) == napi_ok) {
       napi_resolve_deferred(env_, deferred_, value);
     }
     return;
   }
-  const char* name = result_.refused ? "ERR_ARGUMENT" : "ERR_OUT_OF_MEMORY";
-  if (napi_create_string_utf8(env_, name, NAPI_AUTO_LENGTH, &code) == napi_ok &&
+  if (napi_create_string_utf8(env_, result_.code, NAPI_AUTO_LENGTH, &code) == napi_ok &&
       napi_create_string_utf8(env_, result_.problem.c_str(), NAPI_AUTO_LENGTH, &text) == napi_ok &&
       napi_create_error(env_, code, text, &value) == napi_ok) {
     napi_reject_deferred(env_, deferred_, value);

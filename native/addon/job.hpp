@@ -30,7 +30,7 @@ class Job : public RunWatch {
   napi_value promise() const { return promise_; }
 
   // JavaScript thread: tells progress; resolves to whether the work was finished, or rejects with an
-  // Error whose `code` is ERR_OUT_OF_MEMORY.
+  // Error that has the code of its RunResult.
   void report();
   void settle();
 

@@ -35,6 +35,18 @@ std::string failure_of(const CudaServices& services) {
   return std::string(cuda_error_name(code)) + ": " + text;
 }
 
+// The code of lib/errors.ts for a failure of the GPU; lib/device.ts says the same of thrown texts.
+const char* code_of(int32_t code) {
+  switch (code) {
+    case kCudaOutOfMemory: return "ERR_OUT_OF_MEMORY";
+    case kCudaDeviceLost:
+    case kCudaLaunchFailed: return "ERR_GPU_LOST";
+    case kCudaBadArgument:
+    case kCudaScratchInCapture: return "ERR_NATIVE";
+    default: return "ERR_GPU_UNAVAILABLE";
+  }
+}
+
 Napi::Value create_device_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (info.Length() < 5 || !info[0].IsTypedArray() || !info[1].IsArray()) {
@@ -105,9 +117,10 @@ Napi::Value run_device_plan(const Napi::CallbackInfo& info) {
   float* to = const_cast<float*>(output.Data());
   // One launch: once begun, it cannot be stopped.
   auto work = [plan, from, to, noise_tile](RunWatch& watch) -> RunResult {
-    if (watch.stopped()) return {false, ""};
+    if (watch.stopped()) return {false};
     const int32_t code = plan->services->plan_run(plan->plan, from, to, noise_tile);
-    return {true, code == kCudaOk ? "" : "runDevicePlan: " + failure_of(*plan->services)};
+    if (code == kCudaOk) return {true};
+    return {false, code_of(code), "runDevicePlan: " + failure_of(*plan->services)};
   };
   auto job = std::make_unique<Job>(env, work, kept, cancel, env.Null(), 0);
   const Napi::Value promise(env, job->promise());

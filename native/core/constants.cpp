@@ -1,12 +1,13 @@
 // See constants.hpp. Blocks are found by a checksum and compared whole, so equal sums do no harm.
 #include "constants.hpp"
 
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
+
+#include "system.hpp"
 
 namespace spr2q {
 namespace {
@@ -45,7 +46,7 @@ struct Release {
         at = at->second.expired() ? blocks().erase(at) : std::next(at);
       }
     }
-    std::free(const_cast<uint8_t*>(block->data));
+    free_aligned(const_cast<uint8_t*>(block->data));
     delete block;
   }
 };
@@ -58,7 +59,7 @@ std::shared_ptr<const Constant> find(uint64_t sum, const uint8_t* data, int64_t 
     seen.push_back(at->second.lock());
     const Constant* known = seen.back().get();
     if (known && known->bytes == bytes &&
-        !std::memcmp(known->data, data, static_cast<size_t>(bytes))) {
+        (bytes == 0 || !std::memcmp(known->data, data, static_cast<size_t>(bytes)))) {
       return seen.back();
     }
   }
@@ -71,7 +72,7 @@ std::shared_ptr<const Constant> share_constant(const uint8_t* data, int64_t byte
   const uint64_t sum = checksum(data, bytes);
   if (auto known = find(sum, data, bytes)) return known;
   const size_t rounded = (static_cast<size_t>(bytes) + 127) / 64 * 64;
-  uint8_t* copy = static_cast<uint8_t*>(std::aligned_alloc(64, rounded));
+  uint8_t* copy = static_cast<uint8_t*>(aligned_block(rounded));
   if (!copy) return nullptr;
   if (bytes > 0) std::memcpy(copy, data, static_cast<size_t>(bytes));
   {

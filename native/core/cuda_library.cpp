@@ -1,7 +1,7 @@
 // See cuda_library.hpp.
 #include "cuda_library.hpp"
 
-#include <dlfcn.h>
+#include "system.hpp"
 
 namespace spr2q {
 namespace {
@@ -58,19 +58,17 @@ void ask_for_devices(CudaStatus& status) {
 
 CudaStatus open_cuda_library(const char* path) {
   CudaStatus status;
-  void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  void* library = open_library(path, status.text);
   if (!library) {
-    const char* why = dlerror();
     status.code = "ERR_CUDA_BAD_LIBRARY";
-    status.text = why ? why : path;
     return status;
   }
-  const auto entry = reinterpret_cast<CudaModuleFunction>(dlsym(library, kCudaModuleSymbol));
+  const auto entry = reinterpret_cast<CudaModuleFunction>(library_symbol(library, kCudaModuleSymbol));
   const CudaModule* module = entry ? entry() : nullptr;
   const std::string problem =
       module ? misfit(*module) : std::string(path) + " has no " + kCudaModuleSymbol;
   if (!problem.empty()) {
-    dlclose(library);
+    close_library(library);
     status.code = "ERR_CUDA_BAD_LIBRARY";
     status.text = problem;
     return status;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "arena.hpp"
+#include "system.hpp"
 
 namespace spr2q {
 namespace {
@@ -193,7 +194,7 @@ struct Scratch {
   size_t bytes[16] = {};
   ~Scratch() {
     for (int slot = 0; slot < 16; ++slot) {
-      std::free(data[slot]);
+      free_aligned(data[slot]);
       count_bytes(-static_cast<int64_t>(bytes[slot]));
     }
   }
@@ -227,10 +228,10 @@ void rest_threads() { pool().rest(); }
 void* scratch_bytes(int slot, size_t bytes) {
   thread_local Scratch scratch;
   if (scratch.bytes[slot] < bytes) {
-    std::free(scratch.data[slot]);
+    free_aligned(scratch.data[slot]);
     count_bytes(-static_cast<int64_t>(scratch.bytes[slot]));
     const size_t rounded = (bytes + 4095) / 4096 * 4096;
-    scratch.data[slot] = std::aligned_alloc(64, rounded);
+    scratch.data[slot] = aligned_block(rounded);
     scratch.bytes[slot] = scratch.data[slot] ? rounded : 0;
     if (!scratch.data[slot]) std::abort();  // kilobytes to a few megabytes: nothing could go on
     count_bytes(static_cast<int64_t>(rounded));

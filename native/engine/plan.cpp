@@ -186,7 +186,8 @@ RunResult Plan::run(const float* input, float* output, RunWatch* watch, double* 
                     int64_t noise_tile) const {
   const Arena arena(arena_bytes_);
   if (!arena.data()) {
-    return {false, "no memory for an arena of " + std::to_string(arena_bytes_) + " bytes"};
+    return {false, "ERR_OUT_OF_MEMORY",
+            "no memory for an arena of " + std::to_string(arena_bytes_) + " bytes"};
   }
   const Places places = {
       {arena.data(), arena_bytes_},
@@ -198,7 +199,7 @@ RunResult Plan::run(const float* input, float* output, RunWatch* watch, double* 
   Clock::time_point began = Clock::now();
   int64_t done = 0;
   for (const double* at = code_.data(); at < end;) {
-    if (watch && watch->stopped()) return {false, ""};
+    if (watch && watch->stopped()) return {false};
     const char *trouble = nullptr, *name = "plan";
     if (*at == kSegment) {
       trouble = run_segment(*backend_, at, end, places, watch);
@@ -206,7 +207,7 @@ RunResult Plan::run(const float* input, float* output, RunWatch* watch, double* 
     } else {
       at = dispatch(backend_, at, end, places, trouble, name);
     }
-    if (trouble) return {false, trouble, true};
+    if (trouble) return {false, "ERR_ARGUMENT", trouble};
     if (watch) watch->step_done(++done);
     if (!seconds) continue;
     const Clock::time_point now = Clock::now();
@@ -214,7 +215,7 @@ RunResult Plan::run(const float* input, float* output, RunWatch* watch, double* 
     began = now;
   }
   // A stop during the last step left tiles of it out.
-  return {!(watch && watch->stopped()), ""};
+  return {!(watch && watch->stopped())};
 }
 
 }  // namespace spr2q

@@ -31,11 +31,11 @@ class RunWatch {
   virtual void step_done(int64_t done) = 0;
 };
 
-// How a run ended; text where memory was missing, or a call was `refused` in some tile of a segment.
+// How a run ended: finished, stopped, or with a problem and its code of lib/errors.ts.
 struct RunResult {
   bool finished = true;
-  std::string problem;
-  bool refused = false;
+  const char* code = nullptr;  // null where there was no problem
+  std::string problem = {};
 };
 
 class Plan {

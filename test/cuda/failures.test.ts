@@ -97,6 +97,8 @@ describe.skipIf(!shim)("failures of a GPU, on the shim (npm run test:cuda)", () 
     const { first, second, same } = await survive({ SPR2Q_SHIM_FAULT: fault });
     expect(first.code, first.message).toBe("ERR_GPU_LOST");
     expect(first.message).toContain("cudaErrorIllegalAddress");
+    // What a run meets is a job's failure, with a code of its own; the rest is thrown as text.
+    expect(first.cause).toBe(call.startsWith("cudaGraphLaunch") ? "ERR_GPU_LOST" : "ERR_NATIVE");
     expect(second.code, second.message).toBe("ERR_GPU_LOST");
     expect(same).toBe(true);
   });

