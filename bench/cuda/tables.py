@@ -87,7 +87,7 @@ class Backend:
                 value = List(ctypes.addressof(kept[-1]), len(items))
             given[field] = value
         arguments = cls(**given)
-        arguments.kept = kept  # the lists live as long as the struct
+        arguments.lists_in_use = kept  # the lists live as long as the struct
         return arguments
 
     def call(self, op, **values):
