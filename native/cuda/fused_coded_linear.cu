@@ -2,9 +2,9 @@
 // and what lies between stays in shared memory. A block makes all outputs of 64 rows, 48 or 64
 // columns at a time, into a tile; then each warp takes its rows through the rest, a lane for every
 // 32nd column, as the kernels of the parts do, so that sums and bits are theirs.
-#include "../core/grid.hpp"
 #include "activations.cuh"
 #include "coded_product.cuh"
+#include "coder.cuh"
 #include "norm.cuh"
 
 namespace spr2q {
@@ -20,14 +20,6 @@ constexpr int kWarps = kProductThreads / kWarp;
 // different banks.
 static inline __host__ __device__ int tile_stride(int out) { return (out + 15) / 16 * 16 + 8; }
 
-// A quantiser of `columns` values a row, none where `codes` is null.
-struct Coder {
-  const float *lower, *upper;
-  uint8_t* codes;
-  int64_t bits;
-  bool by_column;
-};
-
 struct Fused {
   Product product;
   const float *added, *scale, *residual, *norm_weight, *norm_bias;
@@ -37,18 +29,11 @@ struct Fused {
   float factor;
 };
 
-// A quantiser's grid but for the offsets of columns; its divisions are done once a block.
-SPR2Q_DEVICE Grid grid_of(const Coder& a) {
-  return a.by_column ? grid_from(0.0f, a.upper[0], a.bits)
-                     : grid_between(a.lower[0], a.upper[0], a.bits);
-}
-
 // Codes of a row of the tile, n(c) being its column c.
 template <class Value>
-SPR2Q_DEVICE void code_row(const Coder& a, Grid grid, int64_t row, int columns, const Value& n) {
+SPR2Q_DEVICE void code_row(const Coder& a, const Grid& grid, int64_t row, int columns, const Value& n) {
   for (int c = lane_index(); c < columns; c += kWarp) {
-    if (a.by_column) grid.lower = a.lower[c];
-    a.codes[row * columns + c] = static_cast<uint8_t>(code_on(grid, n(c)));
+    a.codes[row * columns + c] = code_in(a, grid, c, n(c));
   }
 }
 
