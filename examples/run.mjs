@@ -3,7 +3,7 @@
  * project linked in (or the packed one: SPR2Q_TARBALL), and runs their tests.
  */
 import { execFileSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { lstatSync, readdirSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -19,6 +19,10 @@ for (const { name } of examples) {
     execFileSync(npm, words, { cwd: join(here, name), stdio: ["ignore", "ignore", "inherit"] });
   run("install", ...quiet);
   if (tarball) run("install", "--no-save", ...quiet, resolve(tarball));
+  const linked = lstatSync(join(here, name, "node_modules", "spr2q")).isSymbolicLink();
+  if (linked === Boolean(tarball))
+    throw new Error(`examples/${name} has the wrong spr2q installed`);
+  console.log(`${name} on ${tarball ?? "the built project"}`);
 }
 const words = ["run", "--config", "examples/vitest.config.js", ...process.argv.slice(2)];
 execFileSync(join(root, "node_modules", ".bin", "vitest"), words, { cwd: root, stdio: "inherit" });

@@ -100,7 +100,8 @@ function withCodedErrors(addon: NativeBinding): NativeBinding {
 
 /**
  * Sets how many threads the kernels use, for all models and threads of this process; returns the
- * number in use. Without an argument, only tells it; the default is one a core. ERR_ARGUMENT unless
+ * number in use. Without an argument, only tells it; the default is one for each core that this process
+ * may use. ERR_ARGUMENT unless
  * `count` is a whole number from 1 to 1024. Waits for the kernel at work, some milliseconds.
  */
 export function setThreads(count?: number): number {

@@ -6,7 +6,7 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { rename, rm, stat, writeFile } from "node:fs/promises";
+import { readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 export const QUEUE = "spr2q";
@@ -63,4 +63,25 @@ export async function writeWhole(path, bytes) {
     await rm(temporary, { force: true });
     throw error;
   }
+}
+
+/** Fails where the folder that all machines share is not there, before anything is lost in another. */
+export async function checkStore(store) {
+  if (!(await exists(store)))
+    throw new Error(`STORE: there is no folder ${store}; make or mount it`);
+}
+
+/**
+ * Removes what writers that were killed left in the store: temporary files, ours and spr2q's, that
+ * nobody has written to for `milliseconds`. Returns how many.
+ */
+export async function sweep(store, milliseconds) {
+  const names = (await readdir(store)).filter((name) => name.endsWith(".tmp"));
+  const stale = [];
+  for (const path of names.map((name) => join(store, name))) {
+    const found = await stat(path).catch(() => undefined); // its writer was faster
+    if (found && Date.now() - found.mtimeMs > milliseconds) stale.push(path);
+  }
+  await Promise.all(stale.map((path) => rm(path, { force: true })));
+  return stale.length;
 }

@@ -12,6 +12,7 @@ import {
   CANCEL_CHANNEL,
   CANCEL_SECONDS,
   cancelKey,
+  checkStore,
   exists,
   hashFile,
   JOB_OPTIONS,
@@ -93,6 +94,7 @@ async function main([path]) {
     MODEL: model,
   } = process.env;
   if (!path || !model) throw new Error("usage: MODEL=FILE node producer.js PICTURE");
+  await checkStore(store);
   const producer = new Producer({ url, store });
   try {
     await producer.events.waitUntilReady();

@@ -10,7 +10,16 @@
 import { UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 import { Upscaler } from "spr2q";
-import { CANCEL_CHANNEL, cancelKey, exists, hashFile, jobFiles, QUEUE } from "./jobs.js";
+import {
+  CANCEL_CHANNEL,
+  cancelKey,
+  checkStore,
+  exists,
+  hashFile,
+  jobFiles,
+  QUEUE,
+  sweep,
+} from "./jobs.js";
 
 /** Codes of errors that another attempt would meet again. */
 const PERMANENT = ["ERR_IMAGE", "ERR_NEED_SHARP", "ERR_CHECKPOINT", "ERR_ARGUMENT"];
@@ -19,10 +28,16 @@ const PERMANENT = ["ERR_IMAGE", "ERR_NEED_SHARP", "ERR_CHECKPOINT", "ERR_ARGUMEN
 const LOCK_MS = Number(process.env.LOCK_MS ?? 30_000);
 /** How often a job may be taken over: one that kills every worker must end some time. */
 const MAX_TAKEOVERS = 2;
+/** Milliseconds after which a temporary file that nobody writes to is a killed worker's. */
+const STALE_MS = 3_600_000;
 
 const url = process.env.REDIS_URL ?? "redis://127.0.0.1:6379";
 const store = process.env.STORE ?? "store";
 const tile = process.env.TILE ? Number(process.env.TILE) : "auto";
+
+await checkStore(store);
+const swept = await sweep(store, STALE_MS);
+if (swept > 0) console.log(`${swept} temporary files of killed workers removed`);
 
 /** Upscalers by the hash of their model's file. */
 const upscalers = new Map();

@@ -1,6 +1,10 @@
 // A pool of kept threads with one job at a time. See pool.hpp for the contract.
 #include "pool.hpp"
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
@@ -52,8 +56,17 @@ bool spin_until(Condition condition) {
   return condition();
 }
 
+// The state of the pool in one word, so that a thread joins a job in one step or not at all: how many
+// threads are in the job (16 bits), whether it may still be joined, and its number.
+constexpr uint64_t kOpen = uint64_t{1} << 16, kNumber = uint64_t{1} << 17;
+inline uint64_t inside(uint64_t state) { return state & (kOpen - 1); }
+inline uint64_t number(uint64_t state) { return state / kNumber; }
+
 // Who is about to sleep says so and looks once more; who has news publishes it and then looks for
 // sleepers. All of that is sequentially consistent, so one of the two sees the other.
+//
+// The caller waits for the threads that have joined, not for those that never came: on a machine with
+// other work a thread may be off its core for milliseconds, and the caller has done its share by then.
 class Pool {
  public:
   ~Pool() { resize(1); }
@@ -76,14 +89,14 @@ class Pool {
     std::lock_guard<std::mutex> turn(turn_);  // one job at a time; others wait here
     if (!started_) start();
     job_ = &job;
-    active_ = static_cast<int>(threads_.size());
-    ++generation_;
+    state_ = (number(state_) + 1) * kNumber + kOpen;
     if (sleepers_ > 0) {
       std::lock_guard<std::mutex> lock(mutex_);
       wake_.notify_all();
     }
     run_chunks(job);
-    const auto finished = [this] { return active_ == 0; };
+    state_ -= kOpen;
+    const auto finished = [this] { return inside(state_) == 0; };
     if (spin_until(finished)) return;
     std::unique_lock<std::mutex> lock(mutex_);
     waiting_ = true;
@@ -97,7 +110,7 @@ class Pool {
     started_ = true;
     try {
       for (int i = 1; i < size_; ++i) {
-        threads_.emplace_back([this, seen = generation_.load()] { work(seen); });
+        threads_.emplace_back([this, seen = number(state_)] { work(seen); });
       }
     } catch (const std::system_error&) {
     }
@@ -114,8 +127,17 @@ class Pool {
     stopping_ = started_ = false;
   }
 
+  // Joins the newest job if it is still open; `seen` becomes its number either way.
+  bool join(uint64_t* seen) {
+    uint64_t state = state_;
+    bool joined = false;
+    while (state & kOpen && !joined) joined = state_.compare_exchange_weak(state, state + 1);
+    *seen = number(state);
+    return joined;
+  }
+
   void work(uint64_t seen) {
-    const auto called = [&] { return stopping_ || generation_ != seen; };
+    const auto called = [&] { return stopping_ || number(state_) != seen; };
     for (;;) {
       if (!spin_until(called)) {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -124,9 +146,9 @@ class Pool {
         --sleepers_;
       }
       if (stopping_) return;
-      seen = generation_;
+      if (!join(&seen)) continue;
       run_chunks(*job_);
-      if (--active_ == 0 && waiting_) {
+      if (inside(--state_) == 0 && waiting_) {
         std::lock_guard<std::mutex> lock(mutex_);
         done_.notify_one();
       }
@@ -139,19 +161,28 @@ class Pool {
   std::condition_variable done_;
   std::vector<std::thread> threads_;
   bool started_ = false;  // guarded by turn_
-  Job* job_ = nullptr;  // written before generation_ moves, read after
+  Job* job_ = nullptr;  // written before state_ opens a job, read by those who have joined it
   std::atomic<int> size_{1};
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> active_{0}, sleepers_{0};
+  std::atomic<uint64_t> state_{0};
+  std::atomic<int> sleepers_{0};
   std::atomic<bool> stopping_{false}, waiting_{false};
 };
+
+// Cores that this process may use: a container is often held to some of the machine's.
+int available_cores() {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores > 0 ? static_cast<int>(cores) : 1;
+}
 
 Pool& pool() {
   // Never destroyed: joining threads while the process exits can deadlock in the loader.
   static Pool* instance = [] {
     Pool* made = new Pool();
-    const unsigned cores = std::thread::hardware_concurrency();
-    made->resize(cores > 0 ? static_cast<int>(cores) : 1);
+    made->resize(available_cores());
     return made;
   }();
   return *instance;

@@ -1,6 +1,11 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { command, cudaRow, doctorRows, machineFacts } from "../../lib/cli/commands/doctor.ts";
 import { runMain } from "../../lib/cli/main.ts";
+import { PUBLISHED_FILES } from "../../lib/models/published.ts";
+import { hasTestData, testData } from "../data.ts";
 
 const machine = { ...machineFacts(), node: "20.19.0", memory: 8 * 2 ** 30 };
 const noCuda = { code: "ERR_CUDA_NO_DRIVER", text: "no driver", hostMemory: false, devices: [] };
@@ -51,6 +56,24 @@ describe("doctor", () => {
       text: "RTX 4090, sm_89, 24.0 GiB",
     });
   });
+
+  test("the official weights are named with their place, their sum and the command for them", () => {
+    const rows = doctorRows(machine, { loaded: true }, noCuda);
+    for (const { network, file, sha256 } of PUBLISHED_FILES) {
+      expect(row(network, rows)?.text).toMatch(
+        new RegExp(`^${file}, .*GitHub, SHA-256 ${sha256}$`),
+      );
+      expect(row(network, rows)?.fix).toContain(`quantize --model ${file} --bits 4`);
+    }
+  });
+
+  test.runIf(hasTestData).each(PUBLISHED_FILES)(
+    "$file here has the published sum",
+    async ({ file, sha256 }) => {
+      const bytes = await readFile(join(testData("weights"), file));
+      expect(createHash("sha256").update(bytes).digest("hex")).toBe(sha256);
+    },
+  );
 
   test("--json prints machine, native half and rows as one object", async () => {
     let out = "";

@@ -1,37 +1,20 @@
 /** What would be published: its files and sizes, its binaries, and that it works where it is installed. */
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
-import { cp, mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { packageRoot } from "../../lib/binding.ts";
 import { glibcOf, readLibrary } from "./elf.mjs";
+import { app, bare, installed, node, place, program } from "./installed.ts";
 
-const place = join(packageRoot(), "build-package");
-const app = join(place, "app");
-const installed = join(app, "node_modules", "spr2q");
 const packed: { size: number; files: { path: string; size: number }[] } = JSON.parse(
   readFileSync(join(place, "packed.json"), "utf8"),
 );
 const paths = packed.files.map(({ path }) => path);
 const prebuilds = paths.filter((path) => /^prebuilds\/.*\.node$/.test(path));
 const hasCuda = paths.some((path) => path.endsWith("libspr2q_cuda.so"));
-
-/** A PATH with Node on it and nothing else. */
-const bare = join(place, "bare");
-beforeAll(async () => {
-  await rm(bare, { recursive: true, force: true });
-  await mkdir(bare);
-  await symlink(process.execPath, join(bare, "node"));
-});
-
-/** Runs Node in the application's folder; the addon can only be the prebuilt one. */
-async function node(args: readonly string[], more: NodeJS.ProcessEnv = {}, cwd = app) {
-  const env = { PATH: bare, PREBUILDS_ONLY: "1", HOME: place, ...more };
-  return promisify(execFile)(process.execPath, args as string[], { cwd, env });
-}
-const program = join(app, "node_modules", ".bin", "spr2q");
 
 describe("the tarball", () => {
   test("is at most 10 MB, 20 MB with CUDA", () => {

@@ -1,7 +1,7 @@
 /** The queue against a real Redis, with workers as processes of their own, one of them killed. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -143,6 +143,23 @@ describe.skipIf(!present)("the queue", { timeout: 120_000 }, () => {
     expect(job.stalledCounter).toBe(1);
     expect(job.progress.worker).toBe(two.find((worker) => worker !== killed).child.pid);
     expect(decodePng(readFileSync(path), "result")).toEqual(await wanted(bytes));
+  });
+
+  test("temporary files of killed workers are removed by the next that starts, others are not", async () => {
+    const first = await startWorker();
+    await midJob(await add(png(320, 320)));
+    first.child.kill("SIGKILL");
+    await first.exited;
+    const temporary = () => readdirSync(store).filter((name) => name.endsWith(".tmp"));
+    const [left, ...more] = temporary();
+    expect(left).toMatch(/^\.spr2q-/);
+    expect(more).toEqual([]);
+    writeFileSync(join(store, "another.tmp"), "of a worker that is alive");
+    const twoHoursAgo = Date.now() / 1000 - 7200;
+    utimesSync(join(store, left), twoHoursAgo, twoHoursAgo);
+    await startWorker();
+    expect(temporary()).not.toContain(left);
+    expect(temporary()).toContain("another.tmp");
   });
 
   test("what fails for a while is tried again, later each time", async () => {

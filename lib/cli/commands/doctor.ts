@@ -1,6 +1,7 @@
 /** `spr2q doctor`: what this machine offers, and what to do where something is missing. */
 import type { CudaStatus } from "../../binding.ts";
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
+import { PUBLISHED_FILES, type PublishedFile } from "../../models/published.ts";
 import { defineCommand } from "../args.ts";
 
 /** What the native half says about itself; the shape that lib/binding.ts reports. */
@@ -130,7 +131,18 @@ export function doctorRows(
     },
     ...nativeRows(native),
     cudaRow(cuda),
+    ...PUBLISHED_FILES.map(weightsRow),
   ];
+}
+
+/** Where a network's official weights are to be had, and the command that quantises them. */
+function weightsRow({ network, file, place, sha256 }: PublishedFile): DoctorRow {
+  return {
+    name: network,
+    status: "info",
+    text: `${file}, ${place}, SHA-256 ${sha256}`,
+    fix: `To quantise it: spr2q quantize --model ${file} --bits 4 --train PHOTOS --out RUN`,
+  };
 }
 
 /** Asks lib/binding.ts, which may itself fail to load. */
