@@ -24,7 +24,10 @@ export interface CudaStatus {
   readonly devices: readonly { name: string; architecture: number; memoryBytes: number }[];
 }
 
-/** Bytes had from the driver and handed out, blocks handed out and new ones, copies and bytes. */
+/**
+ * Bytes had from the driver and handed out, blocks handed out and new ones, copies from and to the
+ * host with their bytes, copies on the device, and kernels launched.
+ */
 export interface DeviceCounters {
   readonly held: number;
   readonly used: number;
@@ -35,6 +38,8 @@ export interface DeviceCounters {
   readonly uploaded: number;
   readonly downloads: number;
   readonly downloaded: number;
+  readonly copies: number;
+  readonly launches: number;
 }
 
 export interface NativeBinding {
@@ -297,9 +302,7 @@ export interface NativeBinding {
     x: F32, lower: F32, upper: F32, rows: number, columns: number, granularity: number,
     bits: number, oneSided: number,
   ): void;
-  separateBounds(
-    lower: F32, upper: F32 | null, count: number, granularity: number, joint: number,
-  ): void;
+  separateBounds(lower: readonly F32[], upper: readonly F32[], ranges: readonly F32[]): void;
   mergeRectifiers(
     weight: F32, a: F32, b: F32, gates: F32, merged: F32, experts: number, rank: number,
     inputs: number, outputs: number,
@@ -311,7 +314,7 @@ export interface NativeBinding {
   l1Loss(x: F32, target: F32, loss: F32, gx: F32, n: number): void;
   featureLoss(x: F32, target: F32, loss: F32, gx: F32, n: number, batch: number): void;
   adam(
-    parameter: F32, gradient: F32, m: F32, v: F32, n: number, step: number, rate: number,
-    beta1: number, beta2: number, epsilon: number,
+    parameters: readonly F32[], gradients: readonly F32[], m: readonly F32[], v: readonly F32[],
+    rates: Float64Array, step: number, beta1: number, beta2: number, epsilon: number,
   ): void;
 }

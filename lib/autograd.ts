@@ -58,6 +58,9 @@ export type OpName = Exclude<
 /** One operand of an op call. */
 export type Operand = NativeArray | number | null;
 
+/** Tensors for an op over many of them, or numbers, one for each: never in a tracing graph. */
+export type OperandList = readonly NativeArray[] | Float64Array;
+
 /** One collected call of a tracing graph. */
 export interface TracedCall {
   readonly op: OpName;
@@ -137,8 +140,8 @@ export class Graph {
   }
 
   /** Runs (or, while tracing, collects) one native op. */
-  run(op: OpName, ...operands: Operand[]): void {
-    if (this.mode === "tracing") this.calls.push({ op, operands });
+  run(op: OpName, ...operands: (Operand | OperandList)[]): void {
+    if (this.mode === "tracing") this.calls.push({ op, operands: operands as Operand[] });
     else this.memory.run(native()[op] as OpCall, operands);
   }
 

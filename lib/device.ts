@@ -137,7 +137,9 @@ export class DeviceMemory extends Memory {
   }
 
   override run(op: OpCall, operands: readonly unknown[]): void {
-    const placed = operands.map((o) => (o instanceof DeviceArray ? o.place : o));
+    const place = (o: unknown): unknown =>
+      o instanceof DeviceArray ? o.place : Array.isArray(o) ? o.map(place) : o;
+    const placed = operands.map(place);
     onDevice(() => op(...placed));
   }
 

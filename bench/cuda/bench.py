@@ -86,11 +86,14 @@ def build_reference(folder):
 
 
 def views_of(fields, addresses, arrays):
-    """The fields of a call with (address, count) for the name of an array."""
-    return {
-        field: (addresses[value], arrays[value].size) if isinstance(value, str) else value
-        for field, value in fields.items()
-    }
+    """The fields of a call with (address, count) for the name of an array, in lists too."""
+
+    def view(value):
+        if isinstance(value, list):
+            return [view(item) for item in value]
+        return (addresses[value], arrays[value].size) if isinstance(value, str) else value
+
+    return {field: view(value) for field, value in fields.items()}
 
 
 def run_on_host(table, case):

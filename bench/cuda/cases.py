@@ -543,11 +543,24 @@ def training(m):
         {"n": n, "batch": 4},
         {"loss": FLOAT, "gx": FLOAT},
     )
-    yield simple(
+    sizes = [n, 1, 48, 5000]
+    arrays, lists = {}, {"parameters": [], "gradients": [], "m": [], "v": []}
+    for field, names in lists.items():
+        for i, size in enumerate(sizes):
+            names.append(f"{field}{i}")
+            arrays[names[-1]] = m.f(size, low=0 if field == "v" else -1)
+    yield Case(
         "adam",
-        {"parameter": x, "gradient": target, "m": m.f(n), "v": m.f(n, low=0, high=1)},
-        {"n": n, "step": 3, "rate": 1e-2, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8},
-        {"parameter": FLOAT, "m": FLOAT, "v": FLOAT},
+        arrays,
+        [
+            (
+                "adam",
+                lists
+                | {"rates": [1e-2, 1e-3, 2e-2, 0.0]}
+                | {"step": 3, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8},
+            )
+        ],
+        {name: FLOAT for field, names in lists.items() if field != "gradients" for name in names},
     )
     rows, columns = 131, 5
     x, gy = m.f(rows * columns, low=-9, high=9), m.f(rows * columns)
@@ -556,12 +569,21 @@ def training(m):
     shares = np.full(x.size, 1 / columns, np.float32)
     gradient = {"y": shares, "gy": gy, "gx": m.out(x.size)}
     yield simple("softmax_grad", gradient, size, {"gx": FLOAT})
-    lower, upper = m.f(rows), m.f(rows)
-    yield simple(
+    bounds = {"lower": m.f(rows), "upper": m.f(rows), "low": m.f(1), "high": m.f(1)}
+    yield Case(
         "separate_bounds",
-        {"lower": lower, "upper": upper},
-        {"count": rows, "granularity": ROW, "joint": 0},
-        {"lower": EXACT, "upper": EXACT},
+        bounds | {"range": m.f(1), "other": m.f(1)},
+        [
+            (
+                "separate_bounds",
+                {
+                    "lower": ["lower", "low"],
+                    "upper": ["upper", "high"],
+                    "ranges": ["range", "other"],
+                },
+            )
+        ],
+        {name: EXACT for name in ("lower", "upper", "high", "range", "other")},
     )
 
 

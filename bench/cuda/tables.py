@@ -16,7 +16,13 @@ class View(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), ("size", ctypes.c_int64)]
 
 
-KINDS = {"F32": View, "U8": View, "I32": View, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
+class List(ctypes.Structure):
+    """Views, or doubles, in host memory."""
+
+    _fields_ = [("items", ctypes.c_void_p), ("size", ctypes.c_int64)]
+
+
+KINDS = {"F32List": List, "Numbers": List, "F32": View, "U8": View, "I32": View, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
 
 
 def without_comments(text):
@@ -32,7 +38,7 @@ def structs():
             r"struct (\w+) \{(.*?)SPR2Q_FIELDS\((.*?)\)", text, re.S
         ):
             fields = []
-            for kind, names in re.findall(r"\b(F32|U8|I32|int64_t|double)\s+([^;]+);", body):
+            for kind, names in re.findall(r"\b(F32List|Numbers|F32|U8|I32|int64_t|double)\s+([^;]+);", body):
                 fields += [(field.strip(), kind) for field in names.split(",")]
             if [field for field, _ in fields] != [part.strip() for part in order.split(",")]:
                 continue  # the macro that SPR2Q_ELEMENTWISE expands
@@ -55,7 +61,8 @@ OPS = re.findall(r"X\((\w+), (\w+)\)", (CORE / "ops.hpp").read_text())
 
 
 class Backend:
-    """An op table: `call("gelu", x=..., y=..., n=...)`; views are (address, count) or None."""
+    """An op table: `call("gelu", x=..., y=..., n=...)`; views are (address, count) or None,
+    lists are Python lists of views or of numbers."""
 
     def __init__(self, address):
         self.name = ctypes.cast(address + 8, ctypes.POINTER(ctypes.c_char_p))[0].decode()
@@ -68,11 +75,20 @@ class Backend:
         missing = set(cls.kinds) ^ set(values)
         if missing:
             raise TypeError(f"{op}: fields {sorted(missing)} are missing or unknown")
-        given = {}
+        given, kept = {}, []
         for field, value in values.items():
-            is_view = KINDS[cls.kinds[field]] is View
-            given[field] = View(*(value or (None, 0))) if is_view else value
-        return cls(**given)
+            kind = KINDS[cls.kinds[field]]
+            if kind is View:
+                value = View(*(value or (None, 0)))
+            elif kind is List:
+                lists = cls.kinds[field] == "F32List"
+                items = [View(*item) for item in value] if lists else value
+                kept.append(((View if lists else ctypes.c_double) * len(items))(*items))
+                value = List(ctypes.addressof(kept[-1]), len(items))
+            given[field] = value
+        arguments = cls(**given)
+        arguments.lists_in_use = kept  # the lists live as long as the struct
+        return arguments
 
     def call(self, op, **values):
         self.run(op, self.arguments(op, **values))

@@ -8,11 +8,10 @@ import statistics
 
 import numpy as np
 
+from fused_timing import HEIGHT, TOKENS, WIDTH, fused_rows
 from tables import MergePackLayer, View
 
 SAMPLES = 9
-HEIGHT, WIDTH = 192, 320  # what a 720p output at x4 is made from, padded
-TOKENS = HEIGHT * WIDTH
 LARGE = 1 << 28  # floats in 1 GiB
 H100_CLASS = 90  # floors in microseconds were set for an H200
 
@@ -337,6 +336,7 @@ def measure(cuda, described, seconds_left):
         lambda: attention_rows(device, h100),
         lambda: scan_rows(device, h100),
         lambda: merge_rows(device, h100),
+        lambda: fused_rows(device, row, torch, torch_microseconds),
         lambda: other_rows(device),
     ):
         if seconds_left() < 30:

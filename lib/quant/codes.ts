@@ -86,12 +86,24 @@ export function qdq(g: Graph, x: Var, bounds: Bounds): Var {
   return g.record(y, [x, lower, upper], (gy) => qdqGradient(g, x, bounds, gy));
 }
 
-/** Keeps upper - lower at least 1e-6 max(1, |lower|, |upper|), in place, after a step of the bounds. */
-export function separate(g: Graph, { lower, upper, granularity }: Bounds): void {
-  const joint = lower === upper;
-  const count = joint ? 1 : upper.size;
-  const ends = [lower.data, joint ? null : upper.data];
-  g.run("separateBounds", ...ends, count, GRANULARITY[granularity], joint ? 1 : 0);
+/**
+ * Keeps upper - lower of each at least 1e-6 max(1, |lower|, |upper|), in place, after a step of the
+ * bounds.
+ */
+export function separate(g: Graph, all: Iterable<Bounds>): void {
+  const lowers: F32[] = [];
+  const uppers: F32[] = [];
+  const ranges: F32[] = [];
+  for (const { lower, upper, granularity } of all) {
+    if (granularity === "column") {
+      ranges.push(upper.data);
+      continue;
+    }
+    const joint = lower === upper;
+    lowers.push(joint ? lower.data.subarray(0, 1) : lower.data);
+    uppers.push(joint ? lower.data.subarray(1, 2) : upper.data);
+  }
+  g.run("separateBounds", lowers, uppers, ranges);
 }
 
 function qdqGradient(g: Graph, x: Var, bounds: Bounds, gy: F32): F32[] {

@@ -3,6 +3,7 @@ import { type Graph, releaseGradients, type Var } from "../autograd.ts";
 import type { F32 } from "../binding.ts";
 import { assign, readable } from "../device.ts";
 import { expected } from "../errors.ts";
+import { type Bounds, separate } from "../quant/codes.ts";
 import { floats, Memory } from "../tensor.ts";
 
 /** One trainable tensor; the step is schedule rate times `rate()`. */
@@ -10,8 +11,8 @@ export interface Trainable {
   readonly name: string;
   readonly value: Var;
   readonly rate: () => number;
-  /** Puts the value back where it must stay (bounds: upper above lower). */
-  readonly project?: (g: Graph) => void;
+  /** The quantiser of which it is a bound, and whose upper bound stays above its lower one. */
+  readonly bounds?: Bounds;
 }
 
 export interface AdamSettings {
@@ -38,28 +39,25 @@ export class Adam {
     );
   }
 
-  /** One step on every leaf that has a gradient; frees the gradients. */
+  /** One step on every leaf that has a gradient, all of them in one call; frees the gradients. */
   step(g: Graph, rate: number): void {
     this.steps++;
     const { beta1, beta2, epsilon } = this.settings;
-    for (const { name, value, rate: own, project } of this.trainables) {
-      if (!value.grad) continue;
-      const { m, v } = this.#moments.get(name)!;
-      g.run(
-        "adam",
-        value.data,
-        value.grad,
-        m,
-        v,
-        value.size,
-        this.steps,
-        rate * own(),
-        beta1,
-        beta2,
-        epsilon,
-      );
-      project?.(g);
-    }
+    const moving = this.trainables.filter(({ value }) => value.grad);
+    const moments = moving.map(({ name }) => this.#moments.get(name)!);
+    g.run(
+      "adam",
+      moving.map(({ value }) => value.data),
+      moving.map(({ value }) => value.grad!),
+      moments.map(({ m }) => m),
+      moments.map(({ v }) => v),
+      Float64Array.from(moving, (trainable) => rate * trainable.rate()),
+      this.steps,
+      beta1,
+      beta2,
+      epsilon,
+    );
+    separate(g, new Set(moving.flatMap(({ bounds }) => bounds ?? [])));
     releaseGradients(
       g.memory,
       this.trainables.map((t) => t.value),

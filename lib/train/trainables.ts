@@ -1,7 +1,6 @@
 /** What the two stages of SPR2Q may move, and how fast: bounds, rectifiers (or weights), gates. */
-import type { Graph } from "../autograd.ts";
 import { readable } from "../device.ts";
-import { type Bounds, separate } from "../quant/codes.ts";
+import type { Bounds } from "../quant/codes.ts";
 import { type Recipe, weightRate } from "../quant/recipes.ts";
 import type { QuantisedSites } from "../quant/sites.ts";
 import type { Trainable } from "./adam.ts";
@@ -30,10 +29,9 @@ export function trainablesOf(sites: QuantisedSites, recipe: Recipe): Trainable[]
     const share = site.endsWith(".p") ? PROBABILITY_SHARE : 1;
     const unit = recipe.relativeBounds ? rangeOf(bounds) * share : 1;
     const rate = (): number => rates.bound * unit;
-    const project = (g: Graph): void => separate(g, bounds);
-    list.push({ name: `${site}.upper`, value: bounds.upper, rate, project });
+    list.push({ name: `${site}.upper`, value: bounds.upper, rate, bounds });
     if (bounds.lower !== bounds.upper)
-      list.push({ name: `${site}.lower`, value: bounds.lower, rate, project });
+      list.push({ name: `${site}.lower`, value: bounds.lower, rate, bounds });
   }
   const rate = (): number => rates.rectifier;
   for (const [key, group] of sites.rectifiers) {

@@ -2,12 +2,15 @@
 // is called with its fields in the order of its struct: typed arrays (or null where the field is
 // optional) and numbers. A wrong kind or a missing argument is an ERR_ARGUMENT that names op and field.
 // A tensor may lie on the GPU instead: its operand is then a Float64Array (address, elements, bytes
-// an element), and so must be those of all other tensors of the call.
+// an element), and so must be those of all other tensors of the call. A list of tensors is an array of
+// such operands, a list of numbers a Float64Array.
 #pragma once
 #include <napi.h>
 
 #include <cmath>
+#include <deque>
 #include <string>
+#include <vector>
 
 #include "../core/device_heap.hpp"
 #include "../core/ops.hpp"
@@ -48,6 +51,14 @@ class ArgumentReader {
       fail("takes " + std::to_string(sizeof...(Fields)) + " arguments (" + names + "), got " +
            std::to_string(info_.Length()));
     }
+    // First of all the lists' items: an array may have getters, and after one has run no address
+    // that was read before could be trusted.
+    items_.resize(info_.Length());
+    for (size_t i = 0; i < info_.Length(); ++i) {
+      if (!info_[i].IsArray()) continue;
+      const Napi::Array array = info_[i].As<Napi::Array>();
+      for (uint32_t k = 0; k < array.Length(); ++k) items_[i].push_back(array.Get(k));
+    }
     size_t index = 0;
     (read(index++, fields), ...);
     if (on_device_ && on_host_) fail("tensors on the GPU and in host memory in one call");
@@ -60,9 +71,35 @@ class ArgumentReader {
   bool on_device() const { return on_device_; }
 
  private:
-  void read(size_t i, F32& view) { typed(i, view.data, view.size, napi_float32_array); }
-  void read(size_t i, U8& view) { typed(i, view.data, view.size, napi_uint8_array); }
-  void read(size_t i, I32& view) { typed(i, view.data, view.size, napi_int32_array); }
+  void read(size_t i, F32& view) { typed(i, info_[i], view.data, view.size, napi_float32_array); }
+  void read(size_t i, U8& view) { typed(i, info_[i], view.data, view.size, napi_uint8_array); }
+  void read(size_t i, I32& view) { typed(i, info_[i], view.data, view.size, napi_int32_array); }
+
+  // An array of tensors, none of them absent; their views live as long as the reader.
+  void read(size_t i, F32List& list) {
+    if (!info_[i].IsArray()) fail(name(i) + " must be an array of tensors");
+    lists_.emplace_back(items_[i].size());
+    std::vector<F32>& items = lists_.back();
+    for (size_t k = 0; k < items.size(); ++k) {
+      const Napi::Value item = items_[i][k];
+      if (item.IsNull() || item.IsUndefined()) fail(name(i) + " must have no gaps");
+      typed(i, item, items[k].data, items[k].size, napi_float32_array);
+    }
+    list = {items.data(), static_cast<int64_t>(items.size())};
+  }
+
+  void read(size_t i, Numbers& numbers) {
+    napi_typedarray_type type;
+    size_t length = 0;
+    void* pointer = nullptr;
+    if (!info_[i].IsTypedArray() ||
+        napi_get_typedarray_info(info_.Env(), info_[i], &type, &length, &pointer, nullptr,
+                                 nullptr) != napi_ok ||
+        type != napi_float64_array) {
+      fail(name(i) + " must be a Float64Array");
+    }
+    numbers = {static_cast<const double*>(pointer), static_cast<int64_t>(length)};
+  }
 
   void read(size_t i, double& number) {
     if (!info_[i].IsNumber()) fail(name(i) + " must be a number");
@@ -79,8 +116,8 @@ class ArgumentReader {
   }
 
   template <class T>
-  void typed(size_t i, T*& data, int64_t& size, napi_typedarray_type wanted) {
-    const Napi::Value value = info_[i];
+  void typed(size_t i, const Napi::Value& value, T*& data, int64_t& size,
+             napi_typedarray_type wanted) {
     if (value.IsNull() || value.IsUndefined()) {
       data = nullptr;
       size = 0;
@@ -136,6 +173,8 @@ class ArgumentReader {
   const char* op_;
   const char* names_ = "";
   bool on_device_ = false, on_host_ = false;
+  std::vector<std::vector<Napi::Value>> items_;  // of the arguments that are arrays
+  std::deque<std::vector<F32>> lists_;
 };
 
 }  // namespace spr2q

@@ -92,12 +92,13 @@ Napi::Value device_trim(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value device_counters(const Napi::CallbackInfo& info) {
-  const DeviceCounters& c = heap_of(info.Env(), "deviceCounters").counters();
+  const DeviceCounters c = heap_of(info.Env(), "deviceCounters").counters();
   Napi::Object result = Napi::Object::New(info.Env());
   const std::pair<const char*, int64_t> entries[] = {
       {"held", c.held},           {"used", c.used},         {"peak", c.peak},
       {"taken", c.taken},         {"fresh", c.fresh},       {"uploads", c.uploads},
       {"uploaded", c.uploaded},   {"downloads", c.downloads}, {"downloaded", c.downloaded},
+      {"copies", c.copies},       {"launches", c.launches},
   };
   for (const auto& [name, value] : entries) result.Set(name, static_cast<double>(value));
   return result;

@@ -1,7 +1,6 @@
 // How far apart a quantiser's bounds stay: in double, shared by every backend, so that a step leaves
 // the same bits everywhere.
 #pragma once
-#include "ops/quantisers.hpp"
 #include "shared.hpp"
 
 namespace spr2q {
@@ -12,17 +11,14 @@ constexpr double kRangeMargin = 1.0001;    // of a range that is widened: float3
 SPR2Q_SHARED double larger(double a, double b) { return a > b ? a : b; }
 SPR2Q_SHARED double magnitude(double x) { return x < 0 ? -x : x; }
 
-// Pair i < a.count of the bounds.
-SPR2Q_SHARED void separate_pair(const SeparateBounds& a, int64_t i) {
-  float* upper = a.joint ? a.lower.data + 1 : a.upper.data + i;
-  const double high = *upper;
-  if (a.granularity == kColumn) {
-    *upper = static_cast<float>(larger(high, kLeastRange));
-    return;
-  }
-  const double low = a.lower.data[i];
+// The upper bound of a pair where it must be, and a range.
+SPR2Q_SHARED float separated(float lower, float upper) {
+  const double low = lower, high = upper;
   const double least = kLeastRange * larger(1, larger(magnitude(low), magnitude(high)));
-  if (high - low < least) *upper = static_cast<float>(low + least * kRangeMargin);
+  return high - low < least ? static_cast<float>(low + least * kRangeMargin) : upper;
+}
+SPR2Q_SHARED float separated_range(float range) {
+  return static_cast<float>(larger(range, kLeastRange));
 }
 
 }  // namespace spr2q

@@ -12,7 +12,7 @@
 
 namespace spr2q {
 
-constexpr uint32_t kCudaAbiVersion = 2;
+constexpr uint32_t kCudaAbiVersion = 3;
 
 // Why something failed; the names stand in cuda_error_name().
 enum CudaCode : int32_t {
@@ -106,6 +106,8 @@ struct CudaServices {
   int32_t (*plan_run)(void* plan, const float* input, float* output, int64_t noise_tile);
   int32_t (*plan_run_device)(void* plan, const float* input, float* output, int64_t noise_tile);
   int32_t (*plan_destroy)(void* plan);
+  // Kernels that this thread has launched or recorded so far.
+  int32_t (*launches)(int64_t* count);
 };
 
 struct CudaModule {

@@ -90,7 +90,14 @@ bool DeviceHeap::download(void* host, const void* device, int64_t bytes) {
 }
 
 bool DeviceHeap::copy(void* to, const void* from, int64_t bytes) {
+  ++counters_.copies;
   return module_.services->copy(to, from, bytes) == kCudaOk;
+}
+
+DeviceCounters DeviceHeap::counters() const {
+  DeviceCounters all = counters_;
+  module_.services->launches(&all.launches);
+  return all;
 }
 
 void DeviceHeap::trim() {

@@ -19,6 +19,8 @@ struct DeviceCounters {
   int64_t fresh = 0;
   int64_t uploads = 0, uploaded = 0;      // copies from the host, and their bytes
   int64_t downloads = 0, downloaded = 0;  // copies to the host: each waits for the stream
+  int64_t copies = 0;                     // on the device
+  int64_t launches = 0;                   // kernels of this thread
 };
 
 class DeviceHeap {
@@ -44,7 +46,7 @@ class DeviceHeap {
   void trim();
 
   const Backend& backend() const { return *module_.backend; }
-  const DeviceCounters& counters() const { return counters_; }
+  DeviceCounters counters() const;
   // "ERR_CUDA_...: text" of the first failure since the last call, or empty.
   std::string failure();
 

@@ -87,6 +87,14 @@ class CodeReader {
   void read(F32& view) { view_of(view.data, view.size); }
   void read(U8& view) { view_of(view.data, view.size); }
   void read(I32& view) { view_of(view.data, view.size); }
+  // Ops over many tensors belong to training; no call of a plan has lists.
+  void read(F32List& list) { refuse(list); }
+  void read(Numbers& list) { refuse(list); }
+  template <class List>
+  void refuse(List& list) {
+    list = {nullptr, 0};
+    problem_ = "an op over lists of tensors has no place in a plan";
+  }
 
   template <class T>
   void view_of(T*& data, int64_t& size) {

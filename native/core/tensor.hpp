@@ -27,4 +27,17 @@ struct I32 {
   SPR2Q_BOTH explicit operator bool() const { return data != nullptr; }
 };
 
+// Tensors of many parts of a network for one op over all of them, and numbers for the host, one for
+// each: both lists lie in host memory, wherever the tensors lie.
+struct F32List {
+  const F32* items;
+  int64_t size;
+  SPR2Q_BOTH const F32& operator[](int64_t i) const { return items[i]; }
+};
+
+struct Numbers {
+  const double* data;
+  int64_t size;
+};
+
 }  // namespace spr2q

@@ -191,7 +191,14 @@ void qdq_grad(const QdqGrad& a) {
 }
 
 void separate_bounds(const SeparateBounds& a) {
-  for (int64_t i = 0; i < a.count; ++i) separate_pair(a, i);
+  for (int64_t i = 0; i < a.upper.size; ++i) {
+    const F32 lower = a.lower[i], upper = a.upper[i];
+    for (int64_t k = 0; k < upper.size; ++k) upper.data[k] = separated(lower.data[k], upper.data[k]);
+  }
+  for (int64_t i = 0; i < a.ranges.size; ++i) {
+    const F32 ranges = a.ranges[i];
+    for (int64_t k = 0; k < ranges.size; ++k) ranges.data[k] = separated_range(ranges.data[k]);
+  }
 }
 
 }  // namespace SPR2Q_ISA

@@ -10,6 +10,7 @@
 // Other probability codes add floats key by key, in the reference's order: a thread a query.
 #include "../core/exponent.hpp"
 #include "../core/grid.hpp"
+#include "coder.cuh"
 #include "mma.cuh"
 #include "window.cuh"
 
@@ -158,6 +159,11 @@ SPR2Q_DEVICE void tile_logits(const Tiles& s, const WindowView& view, const unsi
   }
 }
 
+// The quantiser of the result, if it has one.
+SPR2Q_DEVICE Coder coder_of(const CodedWindowAttention& a) {
+  return {a.y_lower.data, a.y_upper.data, a.y_codes.data, a.y_bits, a.y_granularity == kColumn};
+}
+
 // kHalves: 16-code halves of a head; v has kHalves * 2 columns of 8. kSide: 16 or 8, with the
 // logits kept; 0: any window, the logits made twice.
 template <int kHalves, int kSide>
@@ -165,6 +171,9 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s
   const CodedWindowAttention& a = s.a;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   const int64_t window = blockIdx.x, head = blockIdx.y;
+  __shared__ Grid coded;  // of the result, where it becomes codes
+  const Coder coder = coder_of(a);
+  if (threadIdx.x == 0 && coder.codes) coded = grid_of(coder);
   const WindowView view = window_view(shared, s.layout, s.windows, window);
   const CodedScales scales = coded_scales(a);
   fill_window(view, s.layout, s.windows, window, a.bias_table.data, a.heads, head, scales.factor);
@@ -245,7 +254,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s
       total[side] += __shfl_xor_sync(kAllLanes, total[side], 2);
       const int p = first + g + 8 * side;
       if (p >= positions) continue;
-      float* y = a.y.data + view.rows[p] * stride + head * a.head_dim;
+      const int64_t at = view.rows[p] * stride + head * a.head_dim;
 #pragma unroll
       for (int column = 0; column < 2 * kHalves; ++column) {
 #pragma unroll
@@ -256,7 +265,12 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks) tile_kernel(Tiles s
           // correctly rounded quotient.
           const float mean = static_cast<float>(sums[column][2 * side + i]) /
                              static_cast<float>(total[side]);
-          y[d] = value_on(scales.v, mean);
+          const float y = value_on(scales.v, mean);
+          if (coder.codes) {
+            coder.codes[at + d] = code_in(coder, coded, head * a.head_dim + d, y);
+          } else {
+            a.y.data[at + d] = y;
+          }
         }
       }
     }
@@ -388,7 +402,11 @@ bool fits_tiles(const CodedWindowAttention& a, const Tiles& s) {
 void quantize(const Quantize&);
 
 void coded_window_attention(const CodedWindowAttention& a) {
-  if (a.y_codes) {  // in two steps
+  const Windows windows{a.height, a.width, a.window, a.shift};
+  const int64_t count = a.batch * windows.per_sample();
+  const Tiles tiles = tiles_of(a);
+  const bool tiled = fits_tiles(a, tiles);
+  if (a.y_codes && !tiled) {  // in two steps
     Scratch scratch;
     const int64_t rows = a.batch * a.height * a.width, columns = a.heads * a.head_dim;
     CodedWindowAttention plain = a;
@@ -398,10 +416,7 @@ void coded_window_attention(const CodedWindowAttention& a) {
     quantize({plain.y, a.y_lower, a.y_upper, a.y_codes, rows, columns, a.y_granularity, a.y_bits});
     return;
   }
-  const Windows windows{a.height, a.width, a.window, a.shift};
-  const int64_t count = a.batch * windows.per_sample();
-  const Tiles tiles = tiles_of(a);
-  if (fits_tiles(a, tiles)) {
+  if (tiled) {
     const bool narrow = tiles.halves == 1;
     const auto kernel = narrow && a.window == 16  ? tile_kernel<1, 16>
                         : narrow && a.window == 8 ? tile_kernel<1, 8>

@@ -3,6 +3,7 @@
 // that every backend shares); the second one walks the pixels, a thread for each value: channels
 // lie along the warp, sums over the taps inside the image are exact integers.
 #include "../core/coded_depthwise.hpp"
+#include "coder.cuh"
 #include "device.cuh"
 
 namespace spr2q {
@@ -35,11 +36,28 @@ __global__ void __launch_bounds__(kSetUpThreads) set_up_kernel(CodedDepthwiseCon
   }
 }
 
-template <int kKernel>
-__global__ void __launch_bounds__(kElementBlock) walk_kernel(CodedDepthwiseConv a, Tables from) {
+// Where a value of the convolution goes: to y, or with its factor to codes.
+struct ToValue {
+  float* y;
+  __device__ Grid start() const { return {}; }
+  __device__ void put(const Grid&, int64_t i, int64_t, float value) const { y[i] = value; }
+};
+struct ToCode {
+  const float* factor;
+  Coder coder;
+  __device__ Grid start() const { return grid_of(coder); }
+  __device__ void put(const Grid& grid, int64_t i, int64_t c, float value) const {
+    coder.codes[i] = code_in(coder, grid, c, factor[i] * value);
+  }
+};
+
+template <int kKernel, class Target>
+__global__ void __launch_bounds__(kElementBlock)
+walk_kernel(CodedDepthwiseConv a, Tables from, Target target) {
   constexpr int kReach = kKernel / 2, kTaps = kKernel * kKernel;
   const int64_t n = a.batch * a.height * a.width * a.channels;
   const int64_t classes = border_class_count(a.width, kKernel);
+  const Grid grid = target.start();
   for (int64_t i = first_element(); i < n; i += element_stride()) {
     const int64_t c = i % a.channels, pixel = i / a.channels;
     const int64_t column = pixel % a.width, row = pixel / a.width % a.height;
@@ -62,35 +80,32 @@ __global__ void __launch_bounds__(kElementBlock) walk_kernel(CodedDepthwiseConv 
     const int64_t column_class = border_class(column, a.width, kKernel);
     const float constant = from.constants[(row_class * classes + column_class) * a.channels + c];
     const float2 scales = from.scales[c];
-    a.y.data[i] = fmaf(scales.x, static_cast<float>(acc),
-                       fmaf(scales.y, static_cast<float>(total), constant));
+    target.put(grid, i, c,
+               fmaf(scales.x, static_cast<float>(acc),
+                    fmaf(scales.y, static_cast<float>(total), constant)));
   }
 }
 
-}  // namespace
-
-void coded_depthwise_conv(const CodedDepthwiseConv& a) {
+template <class Target>
+void walk(const CodedDepthwiseConv& a, const Target& target) {
   Scratch scratch;
   const int64_t classes =
       border_class_count(a.height, a.kernel) * border_class_count(a.width, a.kernel);
   const Tables tables{scratch.take<int>(a.channels * a.kernel * a.kernel),
                       scratch.take<float2>(a.channels), scratch.take<float>(classes * a.channels)};
   launch(set_up_kernel, dim3(grid_size(a.channels)), dim3(kSetUpThreads), 0, a, tables);
-  launch(a.kernel == 3 ? walk_kernel<3> : walk_kernel<5>,
+  launch(a.kernel == 3 ? walk_kernel<3, Target> : walk_kernel<5, Target>,
          dim3(element_grid(a.batch * a.height * a.width * a.channels)), dim3(kElementBlock), 0, a,
-         tables);
+         tables, target);
 }
 
-void multiply(const Multiply&);
-void quantize(const Quantize&);
+}  // namespace
+
+void coded_depthwise_conv(const CodedDepthwiseConv& a) { walk(a, ToValue{a.y.data}); }
 
 void fused_coded_depthwise_conv(const FusedCodedDepthwiseConv& a) {
-  Scratch scratch;
-  const int64_t rows = a.batch * a.height * a.width, size = rows * a.channels;
-  const F32 y = {scratch.take<float>(size), size};
-  coded_depthwise_conv(a.convolution(y));
-  multiply({a.factor, y, y, size});
-  quantize({y, a.lower, a.upper, a.codes, rows, a.channels, a.granularity, a.bits});
+  const Coder coder{a.lower.data, a.upper.data, a.codes.data, a.bits, a.granularity == kColumn};
+  walk(a.convolution({nullptr, 0}), ToCode{a.factor.data, coder});
 }
 
 }  // namespace cuda

@@ -3,6 +3,7 @@
 // 4 * kernel); channels lie along the warp, so reads are contiguous. The gradient by the input is
 // the same walk with the taps mirrored. That of the weight sums over pixels, a row of taps at a
 // time, in two stages.
+#include "activations.cuh"
 #include "sums.cuh"
 
 namespace spr2q {
@@ -18,7 +19,8 @@ struct Walk {
   bool mirrored;
 };
 
-template <int kKernel>
+// kGated: y = x * sigmoid(sum).
+template <int kKernel, bool kGated>
 __global__ void __launch_bounds__(kElementBlock) walk_kernel(Walk a) {
   constexpr int kReach = kKernel / 2, kRead = kPixels + kKernel - 1, kTaps = kKernel * kKernel;
   const int64_t n = a.batch * a.height * a.groups * a.channels;
@@ -51,14 +53,17 @@ __global__ void __launch_bounds__(kElementBlock) walk_kernel(Walk a) {
     }
 #pragma unroll
     for (int p = 0; p < kPixels; ++p) {
-      if (first + p < a.width) a.y[(line * a.width + first + p) * a.channels + c] = sums[p];
+      if (first + p >= a.width) continue;
+      const int64_t at = (line * a.width + first + p) * a.channels + c;
+      a.y[at] = kGated ? a.x[at] * sigmoid(sums[p]) : sums[p];
     }
   }
 }
 
+template <bool kGated>
 void walk(const Walk& a, int64_t kernel) {
   const int64_t n = a.batch * a.height * a.groups * a.channels;
-  launch(kernel == 3 ? walk_kernel<3> : walk_kernel<5>, dim3(element_grid(n)),
+  launch(kernel == 3 ? walk_kernel<3, kGated> : walk_kernel<5, kGated>, dim3(element_grid(n)),
          dim3(kElementBlock), 0, a);
 }
 
@@ -115,23 +120,22 @@ void grad_weight(const DepthwiseConvGradWeight& a) {
 
 }  // namespace
 
-void sigmoid_gate(const SigmoidGate&);
-
 void depthwise_conv(const DepthwiseConv& a) {
-  walk({a.x.data, a.weight.data, a.bias.data, a.y.data, a.batch, a.height, a.width, a.channels,
-        divide_up(a.width, kPixels), false},
-       a.kernel);
+  walk<false>({a.x.data, a.weight.data, a.bias.data, a.y.data, a.batch, a.height, a.width,
+               a.channels, divide_up(a.width, kPixels), false},
+              a.kernel);
 }
 
 void gated_depthwise_conv(const GatedDepthwiseConv& a) {
-  depthwise_conv({a.x, a.weight, a.bias, a.y, a.batch, a.height, a.width, a.channels, a.kernel});
-  sigmoid_gate({a.x, a.y, a.y, a.batch * a.height * a.width * a.channels});
+  walk<true>({a.x.data, a.weight.data, a.bias.data, a.y.data, a.batch, a.height, a.width,
+              a.channels, divide_up(a.width, kPixels), false},
+             a.kernel);
 }
 
 void depthwise_conv_grad_input(const DepthwiseConvGradInput& a) {
-  walk({a.gy.data, a.weight.data, nullptr, a.gx.data, a.batch, a.height, a.width, a.channels,
-        divide_up(a.width, kPixels), true},
-       a.kernel);
+  walk<false>({a.gy.data, a.weight.data, nullptr, a.gx.data, a.batch, a.height, a.width,
+               a.channels, divide_up(a.width, kPixels), true},
+              a.kernel);
 }
 
 void depthwise_conv_grad_weight(const DepthwiseConvGradWeight& a) {

@@ -1,20 +1,11 @@
 // Element-wise ops and their gradients, one thread for every element (striding where there are
 // more than the grid holds): reads and writes are contiguous, memory bandwidth is the bound.
+#include "activations.cuh"
 #include "sums.cuh"
 
 namespace spr2q {
 namespace cuda {
 namespace {
-
-constexpr float kInverseSqrt2 = 0.70710678f;
-constexpr float kInverseSqrt2Pi = 0.39894228f;
-
-// Distribution function of the standard normal. erfc keeps its digits in the lower tail, erf has
-// the smaller error in the upper one.
-SPR2Q_DEVICE float normal_below(float x) {
-  return x < 0.0f ? 0.5f * erfcf(-x * kInverseSqrt2) : 0.5f + 0.5f * erff(x * kInverseSqrt2);
-}
-SPR2Q_DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // One kernel for every op: Body(i) does element i.
 template <class Body>
@@ -30,7 +21,7 @@ void each(const Body& body, int64_t n) {
 struct GeluBody {
   Gelu a;
   __device__ void operator()(int64_t i) const {
-    a.y.data[i] = a.x.data[i] * normal_below(a.x.data[i]);
+    a.y.data[i] = gelu_of(a.x.data[i]);
   }
 };
 struct GeluGradBody {

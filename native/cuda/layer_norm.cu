@@ -2,35 +2,14 @@
 // that the first one brought into the cache (mean, then squared distances, so that a large mean
 // costs no digits). The gradient writes gx the same way and keeps mean and 1/deviation of each row;
 // gweight and gbias are column sums in two stages.
+#include "norm.cuh"
 #include "sums.cuh"
 
 namespace spr2q {
 namespace cuda {
 namespace {
 
-constexpr float kEpsilon = 1e-5f;  // added to the variance, as in both backbones
 constexpr int kRows = 8;           // rows (warps) of a block
-
-struct Moments {
-  float mean, reciprocal;
-};
-
-SPR2Q_DEVICE Moments moments(const float* x, int64_t channels) {
-  const float share = 1.0f / static_cast<float>(channels);
-  float sum = 0.0f, squares = 0.0f;
-  for (int64_t c = lane_index(); c < channels; c += kWarp) sum += x[c];
-  const float mean = warp_sum(sum) * share;
-  // The mean's own rounding error, then squares about the corrected mean.
-  float rest = 0.0f;
-  for (int64_t c = lane_index(); c < channels; c += kWarp) rest += x[c] - mean;
-  const float correction = warp_sum(rest) * share;
-  for (int64_t c = lane_index(); c < channels; c += kWarp) {
-    const float distance = (x[c] - mean) - correction;
-    squares = fmaf(distance, distance, squares);
-  }
-  const float variance = warp_sum(squares) * share;
-  return {mean + correction, 1.0f / sqrtf(variance + kEpsilon)};
-}
 
 __global__ void __launch_bounds__(kRows * kWarp) layer_norm_kernel(LayerNorm a) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + warp_index();

@@ -5,6 +5,7 @@
 #include "../core/bounds.hpp"
 #include "../core/grid.hpp"
 #include "sums.cuh"
+#include "table.cuh"
 
 namespace spr2q {
 namespace cuda {
@@ -181,8 +182,19 @@ void column_grad(const QdqGrad& a) {
   if (!failed()) final_sum(sums + a.columns, a.gupper.data, a.columns, 1);
 }
 
-__global__ void __launch_bounds__(kElementBlock) separate_kernel(SeparateBounds a) {
-  for (int64_t i = first_element(); i < a.count; i += element_stride()) separate_pair(a, i);
+// A quantiser's pairs, or its ranges where `lower` is null; a warp each.
+struct Ends {
+  const float* lower;
+  float* upper;
+  int n;
+};
+
+__global__ void __launch_bounds__(kWarp) separate_kernel(SPR2Q_TABLE(Ends) table) {
+  const Ends& ends = table.entries[blockIdx.x];
+  for (int i = static_cast<int>(threadIdx.x); i < ends.n; i += kWarp) {
+    const float upper = ends.upper[i];
+    ends.upper[i] = ends.lower ? separated(ends.lower[i], upper) : separated_range(upper);
+  }
 }
 
 }  // namespace
@@ -211,7 +223,17 @@ void qdq_grad(const QdqGrad& a) {
 }
 
 void separate_bounds(const SeparateBounds& a) {
-  launch(separate_kernel, dim3(element_grid(a.count)), dim3(kElementBlock), 0, a);
+  const auto go = [](const Table<Ends>& table) {
+    launch(separate_kernel, dim3(grid_size(table.blocks)), dim3(kWarp), 0, table);
+  };
+  TableFiller<Ends, decltype(go)> tables(go);
+  for (int64_t i = 0; i < a.upper.size; ++i) {
+    tables.add({a.lower[i].data, a.upper[i].data, static_cast<int>(a.upper[i].size)}, 1);
+  }
+  for (int64_t i = 0; i < a.ranges.size; ++i) {
+    tables.add({nullptr, a.ranges[i].data, static_cast<int>(a.ranges[i].size)}, 1);
+  }
+  tables.flush();
 }
 
 }  // namespace cuda

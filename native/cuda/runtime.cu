@@ -31,6 +31,7 @@ thread_local Failure failure;
 thread_local cudaStream_t stream = nullptr;
 thread_local int32_t known_architecture = 0;
 thread_local const int64_t* noise = nullptr;
+thread_local int64_t launched = 0;
 
 std::mutex pools_mutex;
 // One pool for each device and stream; the default stream of two devices is two streams.
@@ -253,6 +254,11 @@ int32_t last_error(const char** text) {
   return code;
 }
 
+int32_t launches(int64_t* count) {
+  *count = launched;
+  return kCudaOk;
+}
+
 bool recording() {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   cudaStreamIsCapturing(stream, &status);
@@ -286,7 +292,10 @@ int32_t architecture() {
 
 cudaStream_t current_stream() { return stream; }
 
-void check_launch() { checked(cudaGetLastError(), "kernel launch"); }
+void check_launch() {
+  ++launched;
+  checked(cudaGetLastError(), "kernel launch");
+}
 
 void allow_shared(const void* kernel, int64_t bytes) {
   checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -326,6 +335,7 @@ const CudaServices& services() {
       graph_destroy, event_create,  event_destroy, event_record,    event_milliseconds,
       last_error,    merge_pack_create, merge_pack_run, merge_pack_destroy,
       event_wait,    plan_create,   plan_run,      plan_run_device, plan_destroy,
+      launches,
   };
   return table;
 }

@@ -130,7 +130,10 @@ describe.skipIf(!hostMemory || code !== "OK")("the tape on the shim (npm run tes
           true,
           recompute ? 0 : undefined,
         );
+        const { launches } = native().deviceCounters();
         adam.step(graph, 1e-3);
+        // However many tensors: all of Adam is one kernel, all bounds another.
+        expect(native().deviceCounters().launches - launches).toBe(2);
         return native().deviceCounters();
       });
       const [, before, after] = counters;

@@ -90,6 +90,11 @@ export function finiteDifferenceError(
   return worst / Math.max(scale, 1e-30);
 }
 
+/** The bytes of many arrays one behind the other: equal where all their bits are. */
+export function bytesOf(...arrays: readonly F32[]): Buffer {
+  return Buffer.concat(arrays.map((a) => new Uint8Array(a.buffer, a.byteOffset, a.byteLength)));
+}
+
 /** sum of a * b in double: the scalar that op tests differentiate. */
 export function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let total = 0;

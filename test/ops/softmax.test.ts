@@ -35,32 +35,3 @@ describe.each(["reference", ...fastBackends])("softmax on %s", (backend) => {
     expect(finiteDifferenceError(forward, x, gx, all)).toBeLessThan(1e-3);
   });
 });
-
-describe.each(["reference", ...fastBackends])("bounds kept apart on %s", (backend) => {
-  const separate = (lower: number[], upper: number[] | null, granularity: number) => {
-    const [low, high] = [Float32Array.from(lower), upper && Float32Array.from(upper)];
-    const count = high?.length ?? 1;
-    on(backend, () => native().separateBounds(low, high, count, granularity, upper ? 0 : 1));
-    return [[...low], high && [...high]];
-  };
-  const least = (low: number, high: number): number =>
-    Math.fround(low + 1e-6 * Math.max(1, Math.abs(low), Math.abs(high)) * 1.0001);
-  const f = Math.fround;
-
-  test("pairs that crossed or touch are widened from the lower one, others stay", () => {
-    const [lower, upper] = [
-      [0, 1, -5, 0.25],
-      [1, 1, -6, 0.25],
-    ];
-    const [low, high] = separate(lower, upper, 1);
-    expect(low).toEqual(lower);
-    expect(high).toEqual([1, least(1, 1), least(-5, -6), least(0.25, 0.25)]);
-  });
-
-  test("one pair in one tensor, and the range of offsets", () => {
-    expect(separate([2, 1], null, 0)).toEqual([[2, least(2, 1)], null]);
-    expect(separate([2, 3], null, 0)).toEqual([[2, 3], null]);
-    expect(separate([4, 5, 6], [-1], 2)).toEqual([[4, 5, 6], [f(1e-6)]]);
-    expect(separate([4, 5, 6], [0.5], 2)).toEqual([[4, 5, 6], [0.5]]);
-  });
-});

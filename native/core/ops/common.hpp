@@ -24,6 +24,8 @@ template <class View>
 static inline bool absent_or(const View& view, int64_t size) {
   return view.data == nullptr || view.size >= size;
 }
+// Values of a tensor in a list at most: their number is one of 32 bits in a table of the GPU's.
+constexpr int64_t kMostListed = 1 << 30;
 // Pixels of a sample at most where a batch has no samples, whose arrays would bound them.
 constexpr int64_t kMostPixelsOfNone = 1 << 20;
 // True where floats may lie in these bytes.

@@ -77,17 +77,18 @@ struct Dobi {
   }
 };
 
-// In place, after a step of the bounds: upper - lower of every pair is at least
-// 1e-6 max(1, |lower|, |upper|); a kColumn range is at least 1e-6. joint != 0: lower(2) holds lower
-// and upper of one pair, `upper` is absent. Arithmetic in double.
+// In place, after a step of the bounds of any number of quantisers: upper - lower of every pair of
+// lower[i](n), upper[i](n) is at least 1e-6 max(1, |lower|, |upper|); every value of ranges[i], the
+// range of a kColumn quantiser, is at least 1e-6. Arithmetic in double.
 struct SeparateBounds {
-  F32 lower, upper;
-  int64_t count, granularity, joint;
-  SPR2Q_FIELDS(lower, upper, count, granularity, joint)
+  F32List lower, upper, ranges;
+  SPR2Q_FIELDS(lower, upper, ranges)
   const char* check() const {
-    SPR2Q_NEED(count > 0 && granularity >= kTensor && granularity <= kColumn);
-    SPR2Q_NEED(joint ? count == 1 && lower.size >= 2 : upper.size >= count);
-    SPR2Q_NEED(joint || granularity == kColumn || lower.size >= count);
+    SPR2Q_NEED(lower.size == upper.size);
+    for (int64_t i = 0; i < upper.size; ++i) {
+      SPR2Q_NEED(lower[i].size >= upper[i].size && upper[i].size <= kMostListed);
+    }
+    for (int64_t i = 0; i < ranges.size; ++i) SPR2Q_NEED(ranges[i].size <= kMostListed);
     return nullptr;
   }
 };

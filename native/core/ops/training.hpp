@@ -26,16 +26,24 @@ struct FeatureLoss {
     return nullptr;
   }
 };
-// Adam, in place: m = b1 m + (1-b1) g, v = b2 v + (1-b2) g^2, parameter -= rate * mhat /
-// (sqrt(vhat) + epsilon), hats by 1 - beta^step, step counted from 1.
+// Adam, in place, on any number of tensors, each at its own rate: m = b1 m + (1-b1) g,
+// v = b2 v + (1-b2) g^2, parameter -= rate * mhat / (sqrt(vhat) + epsilon), hats by 1 - beta^step,
+// step counted from 1. A value's bits do not depend on what else the lists hold.
 struct Adam {
-  F32 parameter, gradient, m, v;
-  int64_t n, step;
-  double rate, beta1, beta2, epsilon;
-  SPR2Q_FIELDS(parameter, gradient, m, v, n, step, rate, beta1, beta2, epsilon)
+  F32List parameters, gradients, m, v;
+  Numbers rates;
+  int64_t step;
+  double beta1, beta2, epsilon;
+  SPR2Q_FIELDS(parameters, gradients, m, v, rates, step, beta1, beta2, epsilon)
   const char* check() const {
-    SPR2Q_NEED(n >= 0 && step >= 1 && parameter.size >= n && gradient.size >= n);
-    SPR2Q_NEED(m.size >= n && v.size >= n);
+    SPR2Q_NEED(step >= 1 && rates.size == parameters.size);
+    SPR2Q_NEED(gradients.size == parameters.size && m.size == parameters.size);
+    SPR2Q_NEED(v.size == parameters.size);
+    for (int64_t i = 0; i < parameters.size; ++i) {
+      const int64_t n = parameters[i].size;
+      SPR2Q_NEED(gradients[i].size >= n && m[i].size >= n && v[i].size >= n);
+      SPR2Q_NEED(n <= kMostListed);
+    }
     return nullptr;
   }
 };

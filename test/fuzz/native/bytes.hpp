@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -103,6 +104,16 @@ class Fields {
   void take(F32& view) { add(&view.data, &view.size, 4); }
   void take(I32& view) { add(&view.data, &view.size, 4); }
   void take(U8& view) { add(&view.data, &view.size, 1); }
+  void take(F32List& list) {
+    lists_.emplace_back(static_cast<size_t>(bytes_.below(4)));
+    for (F32& view : lists_.back()) take(view);
+    list = {lists_.back().data(), static_cast<int64_t>(lists_.back().size())};
+  }
+  void take(Numbers& numbers) {
+    numbers_.emplace_back(static_cast<size_t>(bytes_.below(4)));
+    for (double& number : numbers_.back()) take(number);
+    numbers = {numbers_.back().data(), static_cast<int64_t>(numbers_.back().size())};
+  }
   void take(int64_t& number) { number = bytes_.number(); }
   void take(double& number) {
     static const double kOdd[] = {1.0, 0.5, -1.0, 0.0, 1e300, std::numeric_limits<double>::quiet_NaN()};
@@ -113,6 +124,8 @@ class Fields {
     views.push_back({reinterpret_cast<void**>(data), size, width});
   }
   Bytes& bytes_;
+  std::deque<std::vector<F32>> lists_;  // where the lists of the struct lie
+  std::deque<std::vector<double>> numbers_;
 };
 
 constexpr int64_t kMostElements = 4096;  // of a view, so that a call takes well below a millisecond

@@ -113,6 +113,8 @@ class ListMaker {
       ++maker.field_;
       maker.list_.push_back(number);
     }
+    void put(F32List&) { maker.push(0); }  // refused wherever it stands
+    void put(Numbers&) { maker.push(0); }
     template <class View>
     void put(View& view) {
       ++maker.field_;
