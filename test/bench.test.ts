@@ -22,7 +22,7 @@ import { type BenchResult, runSuites, SUITES } from "../lib/bench/run.ts";
 import { keepingBackend, type Suite } from "../lib/bench/suite.ts";
 import { checkSwinir, swinirRanges } from "../lib/bench/swinir_check.ts";
 import { swinirModel } from "../lib/bench/swinir_onnx.ts";
-import { interleave, median, perStep, timingOf } from "../lib/bench/timing.ts";
+import { interleave, medianInterval, median, perStep, timingOf } from "../lib/bench/timing.ts";
 import { findPython, startTorch } from "../lib/bench/torch.ts";
 import { native, packageRoot } from "../lib/binding.ts";
 import { reportBench } from "../lib/cli/commands/bench.ts";
@@ -103,6 +103,26 @@ describe("rows", () => {
   test("a floor holds from equality on; a ratio that is no number misses it", () => {
     const verdicts = [row(1, 1.99), row(1, 2), row(1, 4), row(0, 0)].map(verdict);
     expect(verdicts).toEqual(["missed", "floor", "stretch", "missed"]);
+  });
+
+  test("never slower is missed only where the ratio's interval ends below the floor", () => {
+    const ours = [1, 1, 1, 1, 1, 1, 1, 1, 1];
+    const verdicts = [
+      [0.9, 0.95, 0.97, 0.98, 0.99, 0.99, 0.99, 1.01, 1.2],
+      [0.9, 0.95, 0.97, 0.98, 0.99, 0.99, 0.99, 0.99, 1.2],
+    ].map((peer) => {
+      const made = timeRow(text, timingOf(ours), timingOf(peer), {
+        ...goal,
+        floor: 1,
+        neverSlower: true,
+      });
+      return [verdict(made), made.ratio, made.ratioUpTo];
+    });
+    expect(verdicts).toEqual([
+      ["floor", 0.99, 1.01],
+      ["missed", 0.99, 0.99],
+    ]);
+    expect(medianInterval([3, 1, 2])).toEqual([1, 3]);
   });
 
   test("rows without a goal and skipped rows never fail a run", () => {

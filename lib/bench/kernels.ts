@@ -31,9 +31,9 @@ const PAIRS: readonly PairShape[] = [
 const PAIR_GOAL: Goal = { floor: 1.3, stretch: 2 };
 const ATTENTION_GOAL: Goal = { floor: 2.5, stretch: 4 };
 const SCAN_RATIO_GOAL: Goal = { floor: 0.28, stretch: 0.4 };
-/** Never slower than four bits: the choice of kernel per shape is measured. */
+/** Never slower than four bits, whose kernel runs where none for fewer bits is faster. */
 const BIT_GOALS: readonly { readonly bits: number; readonly goal: Goal }[] = [
-  { bits: 2, goal: { floor: 1, stretch: 1.5 } },
+  { bits: 2, goal: { floor: 1, stretch: 1.5, neverSlower: true } },
   { bits: 1, goal: { floor: 1.5, stretch: 3 } },
 ];
 

@@ -2,12 +2,17 @@
  * The rows of a benchmark: two measured figures, their ratio, and the goals it is held to. `ratio`
  * is the peer's figure over ours, so larger is better; a floor that is missed fails the run.
  */
-import type { Timing } from "./timing.ts";
+import { medianInterval, type Timing } from "./timing.ts";
 
 /** What a ratio has to reach, and what would be better still. */
 export interface Goal {
   readonly floor: number | null;
   readonly stretch: number | null;
+  /**
+   * The goal is "never slower", and both sides may run the same code, whose ratio is 1 give or take
+   * the noise: the floor is missed only where the ratio's 95 % interval ends below it.
+   */
+  readonly neverSlower?: boolean;
 }
 
 /** One line of the table and one entry of `rows`. */
@@ -26,6 +31,8 @@ export interface Row {
   /** Least of the samples of which `ours` and `peer` are the medians. */
   readonly oursMin?: number;
   readonly peerMin?: number;
+  /** Upper end of the ratio's 95 % interval, for a goal of "never slower". */
+  readonly ratioUpTo?: number;
   /** Why the row has no ratio. */
   readonly skipped?: string;
   /** What a reader has to know about the figures. */
@@ -50,7 +57,13 @@ export function timeRow(text: RowText, ours: Timing, peer: Timing, goal: Goal = 
     ...valueRow(text, "ms", ours.median * MS, peer.median * MS, goal),
     oursMin: ours.min * MS,
     peerMin: peer.min * MS,
+    ...(goal.neverSlower ? { ratioUpTo: medianInterval(ratiosOf(ours, peer))[1] } : {}),
   };
+}
+
+/** The ratio round by round: neighbours in time share the noise. */
+function ratiosOf(ours: Timing, peer: Timing): number[] {
+  return ours.samples.map((seconds, i) => peer.samples[i] / seconds);
 }
 
 /** A row of two figures of which less is better. */
@@ -114,7 +127,7 @@ export function skippedRow(
 export function verdict(row: Row): "skipped" | "fact" | "missed" | "floor" | "stretch" {
   if (row.skipped !== undefined) return "skipped";
   if (row.floor === null || row.ratio === null) return "fact";
-  if (!(row.ratio >= row.floor)) return "missed";
+  if (!(Math.max(row.ratio, row.ratioUpTo ?? row.ratio) >= row.floor)) return "missed";
   return row.stretch !== null && row.ratio >= row.stretch ? "stretch" : "floor";
 }
 
@@ -146,7 +159,9 @@ export function tableText(rows: readonly Row[]): string {
     figure(row.ours),
     figure(row.peer),
     row.unit,
-    figure(row.ratio),
+    row.ratioUpTo === undefined
+      ? figure(row.ratio)
+      : `${figure(row.ratio)} (to ${figure(row.ratioUpTo)})`,
     figure(row.floor),
     figure(row.stretch),
     VERDICT_TEXT[verdict(row)],

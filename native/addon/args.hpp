@@ -57,7 +57,11 @@ class ArgumentReader {
     for (size_t i = 0; i < info_.Length(); ++i) {
       if (!info_[i].IsArray()) continue;
       const Napi::Array array = info_[i].As<Napi::Array>();
-      for (uint32_t k = 0; k < array.Length(); ++k) items_[i].push_back(array.Get(k));
+      const uint32_t count = array.Length();
+      if (count > kMostItems) {
+        fail(name(i) + " must have at most " + std::to_string(kMostItems) + " items");
+      }
+      for (uint32_t k = 0; k < count; ++k) items_[i].push_back(array.Get(k));
     }
     size_t index = 0;
     (read(index++, fields), ...);
@@ -173,6 +177,8 @@ class ArgumentReader {
   const char* op_;
   const char* names_ = "";
   bool on_device_ = false, on_host_ = false;
+  // A sparse array can claim 2^32 items; a network has some thousand tensors.
+  static constexpr uint32_t kMostItems = 1 << 20;
   std::vector<std::vector<Napi::Value>> items_;  // of the arguments that are arrays
   std::deque<std::vector<F32>> lists_;
 };

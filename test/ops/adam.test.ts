@@ -110,5 +110,6 @@ describe.each(native().backends())("on %s", (backend) => {
     expect(() => stepOf([one], [one], [one], [one], [RATE], 0)).toThrow(/step >= 1/);
     const typed = () => native().adam([one], [one], [one], [one], [1] as never, 1, 0.9, 0.9, 1);
     expect(typed).toThrow(/rates must be a Float64Array/);
+    expect(() => stepOf(new Array(2 ** 31), [one], [one], [one], [RATE], 1)).toThrow(/at most/);
   });
 });
