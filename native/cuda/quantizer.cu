@@ -141,11 +141,10 @@ struct TensorTerm {
     gradient_of<kTensor>(a, slope, i, sums);
   }
   __device__ void finish(const float* parts, int64_t chunks) const {
-    float* const to[kOutputs] = {a.glower.data, a.gupper.data};
     for (int o = 0; o < kOutputs; ++o) {
       const float sum = sum_by_block<kTensorWays, kRangeThreads>(
           chunks, [&](int64_t chunk) { return parts[kOutputs * chunk + o]; });
-      if (threadIdx.x == 0) to[o][0] = sum;
+      if (threadIdx.x == 0) (o == 0 ? a.glower.data : a.gupper.data)[0] = sum;
     }
   }
 };
