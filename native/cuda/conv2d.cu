@@ -71,7 +71,8 @@ struct GradInput {
   }
 };
 
-// m = output channel, n = (tap, input channel) and last the bias, k = pixel.
+// m = output channel, n = (tap, input channel) and last the bias, k = pixel. Parts of a split as
+// gweight lies, (out, in, tap), the bias's (out) behind them.
 template <int kKernel>
 struct GradWeight {
   static constexpr bool kRowsOfA = false, kRowsOfB = false;
@@ -87,21 +88,12 @@ struct GradWeight {
     return from < 0 ? 0.0f : c.x.data[from * c.in + at.channel];
   }
   __device__ void store(int64_t m, int64_t n, int64_t split, float sum) const {
-    parts[(split * c.out + m) * columns + n] = sum;
+    float* here = parts + split * c.out * columns;
+    const Place at = place_of(n, c.in);
+    here[at.tap == image.kTaps ? c.out * c.in * image.kTaps + m
+                               : (m * c.in + at.channel) * image.kTaps + at.tap] = sum;
   }
 };
-
-// (out, tap, in) and the bias column -> gweight(out, in, tap), gbias.
-__global__ void __launch_bounds__(kElementBlock)
-unpack_kernel(const float* sums, Conv2dGradWeight c, int64_t columns) {
-  const int64_t taps = c.kernel * c.kernel;
-  for (int64_t i = first_element(); i < c.out * columns; i += element_stride()) {
-    const int64_t row = i / columns, column = i % columns;
-    const int64_t tap = column / c.in, channel = column % c.in;
-    if (tap < taps) c.gweight.data[(row * c.in + channel) * taps + tap] = sums[i];
-    else c.gbias.data[row] = sums[i];
-  }
-}
 
 constexpr int64_t kMostPixels = int64_t{1} << 31;
 
@@ -147,14 +139,14 @@ void conv2d_grad_weight(const Conv2dGradWeight& a) {
   const int64_t pixels = a.batch * a.height * a.width;
   const int64_t columns = a.in * a.kernel * a.kernel + (a.gbias ? 1 : 0), n = a.out * columns;
   float* parts = scratch.take<float>(split_count(pixels) * n);
-  float* sums = scratch.take<float>(n);
   with_kernel(a, [&](auto kernel) {
     constexpr int kKernel = decltype(kernel)::kSize;
     gemm(GradWeight<kKernel>{a, image_of<kKernel>(a), parts, columns},
          {a.out, columns, pixels, split_of(pixels)});
   });
-  final_sum(parts, sums, split_count(pixels), n);
-  launch(unpack_kernel, dim3(element_grid(n)), dim3(kElementBlock), 0, sums, a, columns);
+  const int64_t splits = split_count(pixels), size = a.out * a.in * a.kernel * a.kernel;
+  final_sums({{parts, a.gweight.data, splits, size, n},
+              {parts + size, a.gbias.data, splits, n - size, n}});
 }
 
 }  // namespace cuda

@@ -2,7 +2,7 @@
 // channel, so that a row of taps is read once for all four (kernel + 3 values a row instead of
 // 4 * kernel); channels lie along the warp, so reads are contiguous. The gradient by the input is
 // the same walk with the taps mirrored. That of the weight sums over pixels, a row of taps at a
-// time, in two stages.
+// time.
 #include "activations.cuh"
 #include "sums.cuh"
 
@@ -67,55 +67,37 @@ void walk(const Walk& a, int64_t kernel) {
          dim3(kElementBlock), 0, a);
 }
 
-// One row of taps of gweight, and gbias beside it.
+// Segment r: row r of the taps of gweight, and gbias beside the first.
 template <int kKernel>
 struct RowTerm {
   static constexpr int kOutputs = kKernel + 1;
-  const float *x, *gy;
-  int64_t height, width, channels;
-  int64_t dy;  // -reach ... reach
-  __device__ Nothing start(int64_t) const { return {}; }
-  __device__ void add(const Nothing&, int64_t pixel, int64_t c, Sum* sums) const {
-    const float g = gy[pixel * channels + c];
+  static constexpr bool kFinish = false;
+  DepthwiseConvGradWeight a;
+  __device__ int64_t start(int64_t row, int64_t) const { return row - kKernel / 2; }
+  __device__ void add(int64_t dy, int64_t pixel, int64_t c, Sum* sums) const {
+    const float g = a.gy.data[pixel * a.channels + c];
     add_to(sums[kKernel], g);
-    const int64_t line = pixel / width, row = line % height + dy, column = pixel - line * width;
-    if (row < 0 || row >= height) return;
+    const int64_t line = pixel / a.width, row = line % a.height + dy;
+    const int64_t column = pixel - line * a.width;
+    if (row < 0 || row >= a.height) return;
 #pragma unroll
     for (int k = 0; k < kKernel; ++k) {
       const int64_t from = column + k - kKernel / 2;
-      if (from < 0 || from >= width) continue;
-      add_to(sums[k], g * x[(pixel + dy * width + k - kKernel / 2) * channels + c]);
+      if (from < 0 || from >= a.width) continue;
+      const int64_t source = pixel + dy * a.width + k - kKernel / 2;
+      add_to(sums[k], g * a.x.data[source * a.channels + c]);
     }
+  }
+  __device__ void store(int64_t row, int output, int64_t c, float sum) const {
+    if (output < kKernel) a.gweight.data[(c * kKernel + row) * kKernel + output] = sum;
+    else if (row == 0 && a.gbias) a.gbias.data[c] = sum;
   }
 };
-
-// sums(kernel rows, kKernel + 1, channels) -> gweight(channels, kernel, kernel), gbias.
-__global__ void __launch_bounds__(kElementBlock)
-unpack_kernel(const float* sums, DepthwiseConvGradWeight a) {
-  const int64_t taps = a.kernel * a.kernel, n = a.channels * (taps + 1);
-  for (int64_t i = first_element(); i < n; i += element_stride()) {
-    const int64_t c = i / (taps + 1), tap = i % (taps + 1);
-    const int64_t row = tap / a.kernel, column = tap % a.kernel;
-    if (tap < taps) {
-      a.gweight.data[c * taps + tap] = sums[(row * (a.kernel + 1) + column) * a.channels + c];
-    } else if (a.gbias) {
-      a.gbias.data[c] = sums[a.kernel * a.channels + c];
-    }
-  }
-}
 
 template <int kKernel>
 void grad_weight(const DepthwiseConvGradWeight& a) {
   Scratch scratch;
-  const int64_t pixels = a.batch * a.height * a.width, row = (kKernel + 1) * a.channels;
-  float* sums = scratch.take<float>(kKernel * row);
-  for (int64_t i = 0; i < kKernel; ++i) {
-    const RowTerm<kKernel> term{a.x.data, a.gy.data, a.height, a.width, a.channels,
-                                i - kKernel / 2};
-    if (!failed()) column_sums(scratch, term, pixels, a.channels, sums + i * row);
-  }
-  launch(unpack_kernel, dim3(element_grid(a.channels * (kKernel * kKernel + 1))),
-         dim3(kElementBlock), 0, sums, a);
+  column_sums(scratch, RowTerm<kKernel>{a}, a.batch * a.height * a.width, a.channels, kKernel);
 }
 
 }  // namespace

@@ -98,6 +98,19 @@ SPR2Q_DEVICE T block_sum(T value) {
   return total;
 }
 
+// True for every thread of the block that arrives last of `count` blocks, which then sees all that
+// the others wrote; the counter (arrivals(), runtime.hpp) is zero again. Who is last is left to
+// chance, so what the last block does must not depend on which it is.
+SPR2Q_DEVICE bool arrives_last(unsigned* counter, unsigned count) {
+  __shared__ bool last;
+  __threadfence();  // what this thread wrote, before its block is counted
+  __syncthreads();
+  if (threadIdx.x == 0 && threadIdx.y == 0) last = atomicInc(counter, count - 1) == count - 1;
+  __syncthreads();
+  __threadfence();  // nothing read from here on is older than the count
+  return last;
+}
+
 // A running sum with its rounding error (Knuth's two-sum): as good as double where the terms are
 // floats, on units that have no fast double.
 struct Sum {

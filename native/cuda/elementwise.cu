@@ -72,20 +72,20 @@ struct ScaleAddBody {
     a.y.data[i] = fmaf(a.scale.data[i % a.channels], a.x.data[i], a.a.data[i]);
   }
 };
-struct ScaleAddGradBody {
-  ScaleAddGrad a;
-  __device__ void operator()(int64_t i) const {
-    a.gx.data[i] = a.scale.data[i % a.channels] * a.gy.data[i];
-  }
-};
+// gx = scale * gy on the way to the sum of x * gy.
 struct ScaleTerm {
   static constexpr int kOutputs = 1;
-  const float *x, *gy;
-  int64_t channels;
-  __device__ Nothing start(int64_t) const { return {}; }
-  __device__ void add(const Nothing&, int64_t row, int64_t column, Sum* sums) const {
-    const int64_t i = row * channels + column;
-    add_to(sums[0], x[i] * gy[i]);
+  static constexpr bool kFinish = false;
+  ScaleAddGrad a;
+  __device__ float start(int64_t, int64_t column) const { return a.scale.data[column]; }
+  __device__ void add(float scale, int64_t row, int64_t column, Sum* sums) const {
+    const int64_t i = row * a.channels + column;
+    const float gy = a.gy.data[i];
+    add_to(sums[0], a.x.data[i] * gy);
+    a.gx.data[i] = scale * gy;
+  }
+  __device__ void store(int64_t, int, int64_t column, float sum) const {
+    a.gscale.data[column] = sum;
   }
 };
 struct SliceBody {
@@ -117,9 +117,7 @@ void scale_add(const ScaleAdd& a) { each(ScaleAddBody{a}, a.rows * a.channels); 
 
 void scale_add_grad(const ScaleAddGrad& a) {
   Scratch scratch;
-  each(ScaleAddGradBody{a}, a.rows * a.channels);
-  column_sums(scratch, ScaleTerm{a.x.data, a.gy.data, a.channels}, a.rows, a.channels,
-              a.gscale.data);
+  column_sums(scratch, ScaleTerm{a}, a.rows, a.channels);
 }
 
 void slice_columns(const SliceColumns& a) { each(SliceBody{a}, a.rows * a.count); }

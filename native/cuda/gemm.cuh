@@ -6,7 +6,7 @@
 //   (a tile is then read along k), false where consecutive m (or n) do.
 // A block of 256 threads makes a tile of 64 x 32, 48 or 64, a thread 4 x 2, 3 or 4 of it; k runs in
 // steps of 16 through shared memory. Splits cut k into fixed pieces (gradients of weights, where k
-// counts tokens): each writes its own part, and final_sum adds the parts in order.
+// counts tokens): each writes its own part, and final_sums adds the parts in order.
 #pragma once
 #include "sums.cuh"
 

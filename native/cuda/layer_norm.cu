@@ -1,7 +1,7 @@
 // Layer normalisation over the channels of each row, a warp for every row: two passes over values
 // that the first one brought into the cache (mean, then squared distances, so that a large mean
 // costs no digits). The gradient writes gx the same way and keeps mean and 1/deviation of each row;
-// gweight and gbias are column sums in two stages.
+// gweight and gbias are column sums.
 #include "norm.cuh"
 #include "sums.cuh"
 
@@ -46,15 +46,18 @@ layer_norm_grad_kernel(LayerNormGrad a, Moments* kept) {
 
 struct Term {
   static constexpr int kOutputs = 2;  // gweight, gbias
-  const float *x, *gy;
+  static constexpr bool kFinish = false;
+  LayerNormGrad a;
   const Moments* kept;
-  int64_t channels;
-  __device__ Nothing start(int64_t) const { return {}; }
+  __device__ Nothing start(int64_t, int64_t) const { return {}; }
   __device__ void add(const Nothing&, int64_t row, int64_t column, Sum* sums) const {
-    const int64_t i = row * channels + column;
+    const int64_t i = row * a.channels + column;
     const Moments m = kept[row];
-    add_to(sums[0], gy[i] * ((x[i] - m.mean) * m.reciprocal));
-    add_to(sums[1], gy[i]);
+    add_to(sums[0], a.gy.data[i] * ((a.x.data[i] - m.mean) * m.reciprocal));
+    add_to(sums[1], a.gy.data[i]);
+  }
+  __device__ void store(int64_t, int output, int64_t column, float sum) const {
+    (output == 0 ? a.gweight.data : a.gbias.data)[column] = sum;
   }
 };
 
@@ -69,12 +72,7 @@ void layer_norm_grad(const LayerNormGrad& a) {
   Moments* kept = scratch.take<Moments>(a.rows);
   launch(layer_norm_grad_kernel, dim3(grid_size(divide_up(a.rows, kRows))), dim3(kRows * kWarp), 0,
          a, kept);
-  const float* parts =
-      column_parts(scratch, Term{a.x.data, a.gy.data, kept, a.channels}, a.rows, a.channels);
-  float* sums = scratch.take<float>(2 * a.channels);
-  final_sum(parts, sums, chunk_count(a.rows), 2 * a.channels);
-  final_sum(sums, a.gweight.data, 1, a.channels);
-  if (!failed()) final_sum(sums + a.channels, a.gbias.data, 1, a.channels);
+  column_sums(scratch, Term{a, kept}, a.rows, a.channels);
 }
 
 }  // namespace cuda

@@ -29,7 +29,8 @@ struct GradInput {
   }
 };
 
-// m = output, n = input (the last one: the bias), k = token. parts(split, out, n).
+// m = output, n = input (the last one: the bias), k = token. Parts of a split: (out, in), the bias's
+// (out) behind them.
 struct GradWeight {
   static constexpr bool kRowsOfA = false, kRowsOfB = false;
   LinearGradWeight g;
@@ -40,20 +41,10 @@ struct GradWeight {
     return n < g.in ? g.x.data[k * g.in + n] : 1.0f;
   }
   __device__ void store(int64_t m, int64_t n, int64_t split, float sum) const {
-    parts[(split * g.out + m) * columns + n] = sum;
+    float* here = parts + split * g.out * columns;
+    here[n < g.in ? m * g.in + n : g.out * g.in + m] = sum;
   }
 };
-
-// The summed columns to where they belong: gweight, and gbias behind it.
-__global__ void __launch_bounds__(kElementBlock)
-unpack_kernel(const float* sums, int64_t out, int64_t in, int64_t columns, float* gweight,
-              float* gbias) {
-  for (int64_t i = first_element(); i < out * columns; i += element_stride()) {
-    const int64_t row = i / columns, column = i % columns;
-    if (column < in) gweight[row * in + column] = sums[i];
-    else gbias[row] = sums[i];
-  }
-}
 
 constexpr int kTransposeTile = 32;
 constexpr int kTransposeRows = 8;  // a thread moves 4 values of a 32 x 32 tile
@@ -109,11 +100,9 @@ void linear_grad_weight(const LinearGradWeight& a) {
   const int64_t columns = a.in + (a.gbias ? 1 : 0), n = a.out * columns;
   float* parts = scratch.take<float>(split_count(a.rows) * n);
   gemm(GradWeight{a, parts, columns}, {a.out, columns, a.rows, split_of(a.rows)});
-  if (!a.gbias) return final_sum(parts, a.gweight.data, split_count(a.rows), n);
-  float* sums = scratch.take<float>(n);
-  final_sum(parts, sums, split_count(a.rows), n);
-  launch(unpack_kernel, dim3(element_grid(n)), dim3(kElementBlock), 0, sums, a.out, a.in, columns,
-         a.gweight.data, a.gbias.data);
+  const int64_t splits = split_count(a.rows), size = a.out * a.in;
+  final_sums({{parts, a.gweight.data, splits, size, n},
+              {parts + size, a.gbias.data, splits, n - size, n}});
 }
 
 void transpose(const Transpose& a) {

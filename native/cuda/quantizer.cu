@@ -1,7 +1,7 @@
 // Quantiser of Eq. 1 and its straight-through gradients (Eq. 8). One pass over memory, four values
 // a thread where rows are whole 16-byte pieces; the grid of a value comes from core/grid.hpp, so
-// codes and values are those of every other backend to the bit. Bound gradients: one pass writes gx
-// and the parts of the sums, a second adds the parts in a fixed order.
+// codes and values are those of every other backend to the bit. Gradients are one pass too: it writes
+// gx and the parts of the bounds' sums, which its last block adds in a fixed order.
 #include "../core/bounds.hpp"
 #include "../core/grid.hpp"
 #include "sums.cuh"
@@ -127,6 +127,10 @@ SPR2Q_DEVICE void gradient_of(const QdqGrad& a, const Slope& slope, int64_t i, S
   add_to(sums[1], above + error);
 }
 
+// Running sums in which the parts of one bound are added.
+constexpr int kTensorWays = 512;
+constexpr int kRangeWays = 1024;
+
 struct TensorTerm {
   static constexpr int kOutputs = 2;
   QdqGrad a;
@@ -136,15 +140,32 @@ struct TensorTerm {
   __device__ void add(const Slope& slope, int64_t i, Sum* sums) const {
     gradient_of<kTensor>(a, slope, i, sums);
   }
+  __device__ void finish(const float* parts, int64_t chunks) const {
+    for (int o = 0; o < kOutputs; ++o) {
+      const float sum = sum_by_block<kTensorWays, kRangeThreads>(
+          chunks, [&](int64_t chunk) { return parts[kOutputs * chunk + o]; });
+      if (threadIdx.x == 0) (o == 0 ? a.glower.data : a.gupper.data)[0] = sum;
+    }
+  }
 };
 struct ColumnTerm {
   static constexpr int kOutputs = 2;
+  static constexpr bool kFinish = true;
   QdqGrad a;
-  __device__ Slope start(int64_t column) const {
+  float* ranges;  // what each column adds to the gradient of the range
+  __device__ Slope start(int64_t, int64_t column) const {
     return slope_of(grid_from(a.lower.data[column], a.upper.data[0], a.bits));
   }
   __device__ void add(const Slope& slope, int64_t row, int64_t column, Sum* sums) const {
     gradient_of<kColumn>(a, slope, row * a.columns + column, sums);
+  }
+  __device__ void store(int64_t, int output, int64_t column, float sum) const {
+    (output == 0 ? a.glower.data : ranges)[column] = sum;
+  }
+  __device__ void finish() const {
+    const float sum = sum_by_block<kRangeWays, kSumThreads>(
+        a.columns, [&](int64_t column) { return ranges[column]; });
+    if (threadIdx.x == 0 && threadIdx.y == 0) a.gupper.data[0] = sum;
   }
 };
 
@@ -164,22 +185,6 @@ __global__ void __launch_bounds__(kRowWarps * kWarp) row_grad_kernel(QdqGrad a) 
     a.glower.data[row] = lower;
     a.gupper.data[row] = upper;
   }
-}
-
-// Two sums that lie side by side, to where each belongs.
-__global__ void split_kernel(const float* pair, float* first, float* second) {
-  if (threadIdx.x == 0) first[0] = pair[0];
-  if (threadIdx.x == 1) second[0] = pair[1];
-}
-
-void column_grad(const QdqGrad& a) {
-  Scratch scratch;
-  const float* parts = column_parts(scratch, ColumnTerm{a}, a.rows, a.columns);
-  float* sums = scratch.take<float>(2 * a.columns);
-  final_sum(parts, sums, chunk_count(a.rows), 2 * a.columns);
-  // The offsets' sums are (1, columns), copied; the range's are summed once more.
-  final_sum(sums, a.glower.data, 1, a.columns);
-  if (!failed()) final_sum(sums + a.columns, a.gupper.data, a.columns, 1);
 }
 
 // A quantiser's pairs, or its ranges where `lower` is null; a warp each.
@@ -208,18 +213,15 @@ void dequantize(const Dequantize& a) {
 void qdq(const Qdq& a) { pass<ToGrid>(a.x.data, a.y.data, bounds_of(a), a.rows, a.columns); }
 
 void qdq_grad(const QdqGrad& a) {
-  if (a.granularity == kColumn) return column_grad(a);
   if (a.granularity == kRow) {
     launch(row_grad_kernel, dim3(grid_size(divide_up(a.rows, kRowWarps))),
            dim3(kRowWarps * kWarp), 0, a);
     return;
   }
   Scratch scratch;
-  const int64_t n = a.rows * a.columns;
-  const float* parts = range_parts(scratch, TensorTerm{a}, n, 1);
-  float* pair = scratch.take<float>(2);
-  final_sum(parts, pair, range_chunks(n), 2);
-  launch(split_kernel, dim3(1), dim3(kWarp), 0, pair, a.glower.data, a.gupper.data);
+  if (a.granularity == kTensor) return range_sums(scratch, TensorTerm{a}, a.rows * a.columns, 1);
+  float* ranges = scratch.take<float>(a.columns);
+  column_sums(scratch, ColumnTerm{a, ranges}, a.rows, a.columns);
 }
 
 void separate_bounds(const SeparateBounds& a) {

@@ -31,30 +31,39 @@ __global__ void __launch_bounds__(kElementBlock) merge_kernel(MergeRectifiers p)
   }
 }
 
-// ga: one thread for (e, r, i).
-__global__ void __launch_bounds__(kElementBlock) grad_a_kernel(MergeRectifiersGrad p) {
-  for (int64_t at = first_element(); at < p.experts * p.rank * p.in; at += element_stride()) {
-    const int64_t i = at % p.in, r = at / p.in % p.rank, e = at / p.in / p.rank;
-    Sum sum = {0.0f, 0.0f};
-    for (int64_t o = 0; o < p.out; ++o) {
-      add_to(sum, p.b.data[(e * p.out + o) * p.rank + r] * p.gmerged.data[o * p.in + i]);
-    }
-    p.ga.data[at] = p.gates.data[e] * value_of(sum);
+SPR2Q_DEVICE void grad_a(const MergeRectifiersGrad& p, int64_t at) {
+  const int64_t i = at % p.in, r = at / p.in % p.rank, e = at / p.in / p.rank;
+  Sum sum = {0.0f, 0.0f};
+  for (int64_t o = 0; o < p.out; ++o) {
+    add_to(sum, p.b.data[(e * p.out + o) * p.rank + r] * p.gmerged.data[o * p.in + i]);
   }
+  p.ga.data[at] = p.gates.data[e] * value_of(sum);
 }
 
-// gb: one thread for (e, o, r), which also leaves its share of ggates.
+// An entry of gb leaves its share of ggates too.
+SPR2Q_DEVICE void grad_b(const MergeRectifiersGrad& p, int64_t at, float* shares) {
+  const int64_t r = at % p.rank, o = at / p.rank % p.out, e = at / p.rank / p.out;
+  Sum sum = {0.0f, 0.0f};
+  for (int64_t i = 0; i < p.in; ++i) {
+    add_to(sum, p.gmerged.data[o * p.in + i] * p.a.data[(e * p.rank + r) * p.in + i]);
+  }
+  p.gb.data[at] = p.gates.data[e] * value_of(sum);
+  shares[(at % (p.out * p.rank)) * p.experts + e] = p.b.data[at] * value_of(sum);
+}
+
+// A thread for every entry of ga, (e, r, i), and of gb, (e, o, r); the last block adds the shares.
 __global__ void __launch_bounds__(kElementBlock)
-grad_b_kernel(MergeRectifiersGrad p, float* shares) {
-  const int64_t n = p.experts * p.out * p.rank;
-  for (int64_t at = first_element(); at < n; at += element_stride()) {
-    const int64_t r = at % p.rank, o = at / p.rank % p.out, e = at / p.rank / p.out;
-    Sum sum = {0.0f, 0.0f};
-    for (int64_t i = 0; i < p.in; ++i) {
-      add_to(sum, p.gmerged.data[o * p.in + i] * p.a.data[(e * p.rank + r) * p.in + i]);
-    }
-    p.gb.data[at] = p.gates.data[e] * value_of(sum);
-    shares[(at % (p.out * p.rank)) * p.experts + e] = p.b.data[at] * value_of(sum);
+merge_grad_kernel(MergeRectifiersGrad p, float* shares, unsigned* arrived) {
+  const int64_t n = p.experts * p.rank * p.in, pairs = p.out * p.rank;
+  for (int64_t at = first_element(); at < n + p.experts * pairs; at += element_stride()) {
+    if (at < n) grad_a(p, at);
+    else grad_b(p, at - n, shares);
+  }
+  if (!arrives_last(arrived, gridDim.x)) return;
+  for (int64_t e = 0; e < p.experts; ++e) {
+    const float sum = sum_by_block<kElementBlock, kElementBlock>(
+        pairs, [&](int64_t pair) { return shares[pair * p.experts + e]; });
+    if (threadIdx.x == 0) p.ggates.data[e] = sum;
   }
 }
 
@@ -97,9 +106,8 @@ void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
   Scratch scratch;
   const int64_t pairs = p.out * p.rank;
   float* shares = scratch.take<float>(pairs * p.experts);
-  launch(grad_a_kernel, dim3(element_grid(p.experts * p.rank * p.in)), dim3(kElementBlock), 0, p);
-  launch(grad_b_kernel, dim3(element_grid(p.experts * pairs)), dim3(kElementBlock), 0, p, shares);
-  final_sum(shares, p.ggates.data, pairs, p.experts);
+  launch(merge_grad_kernel, dim3(element_grid(p.experts * (p.rank * p.in + pairs))),
+         dim3(kElementBlock), 0, p, shares, arrivals(1));
 }
 
 int32_t merge_pack_destroy(void* plan) {

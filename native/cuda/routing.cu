@@ -1,9 +1,9 @@
 // The router: Gumbel-max choice of a token class, its straight-through gradient, the stable
 // counting sort by class, and the prompt that a class adds to C. The noise is that of
 // core/philox.hpp, bit by bit: a block of four words to a lane, so 16 lanes serve 64 classes.
-// The sort has no atomics: a warp counts a chunk of tokens in order (lanes with one class find each
-// other by match), one block a sample turns the counts into first places, class by class and
-// chunk by chunk, and the warps place their tokens from there.
+// No token is placed by an atomic: a warp counts a chunk of tokens in order (lanes with one class find each
+// other by match), the last block of a sample turns its counts into first places, class by class
+// and chunk by chunk, and the warps place their tokens from there.
 #include "../core/philox.hpp"
 #include "sums.cuh"
 
@@ -104,9 +104,9 @@ __global__ void __launch_bounds__(kGradTokens * kWarp) route_grad_kernel(RouteGr
 
 // ---- The sort ---------------------------------------------------------------------------------
 
-constexpr int kChunkTokens = 256;  // of one warp
-constexpr int kSortWarps = 4;      // of a block
-constexpr int kScanThreads = 1024;
+constexpr int kChunkTokens = 256;    // of one warp
+constexpr int kCountThreads = 1024;  // of a block that counts
+constexpr int kPlaceWarps = 4;       // of a block that places
 constexpr int64_t kMostPlaces = int64_t{1} << 31;  // of a sample: they are numbered in 32 bits
 
 struct Sort {
@@ -132,35 +132,12 @@ SPR2Q_DEVICE void walk_chunk(const Sort& s, int64_t sample, int64_t chunk, const
 
 SPR2Q_DEVICE unsigned lanes_below() { return (1u << lane_index()) - 1; }
 
-template <bool kPlace>
-__global__ void __launch_bounds__(kSortWarps * kWarp) sort_kernel(Sort s) {
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kSortWarps + warp_index();
-  if (at >= s.a.batch * s.chunks) return;  // the whole warp
-  const int64_t sample = at / s.chunks, chunk = at % s.chunks;
-  int32_t* places = s.places + at * s.a.count;
-  if (!kPlace) {
-    for (int64_t k = lane_index(); k < s.a.count; k += kWarp) places[k] = 0;
-    __syncwarp();
-  }
-  walk_chunk(s, sample, chunk, [&](int64_t token, int label, unsigned peers) {
-    if (kPlace) {
-      if (label >= 0) {
-        const int64_t place = places[label] + __popc(peers & lanes_below());
-        s.a.order.data[sample * s.a.tokens + place] =
-            static_cast<int32_t>(sample * s.a.tokens + token);
-      }
-      __syncwarp();  // all have read the place before it moves on
-    }
-    if (label >= 0 && (peers & lanes_below()) == 0) places[label] += __popc(peers);
-  });
-}
-
-// One block a sample: counts (chunk, class) -> first places, in the order of (class, chunk).
-__global__ void __launch_bounds__(kScanThreads) first_places_kernel(Sort s) {
-  __shared__ int32_t sums[2][kScanThreads];
-  int32_t* places = s.places + static_cast<int64_t>(blockIdx.x) * s.chunks * s.a.count;
+// Counts (chunk, class) of a sample -> first places, in the order of (class, chunk), by a block.
+SPR2Q_DEVICE void first_places(const Sort& s, int64_t sample) {
+  __shared__ int32_t sums[2][kCountThreads];
+  int32_t* places = s.places + sample * s.chunks * s.a.count;
   const int chunks = static_cast<int>(s.chunks), count = static_cast<int>(s.a.count);
-  const int n = chunks * count, share = (n + kScanThreads - 1) / kScanThreads;
+  const int n = chunks * count, share = (n + kCountThreads - 1) / kCountThreads;
   const int thread = static_cast<int>(threadIdx.x);
   const int begin = thread * share, end = begin + share < n ? begin + share : n;
   const auto index = [&](int i) { return i % chunks * count + i / chunks; };
@@ -168,7 +145,7 @@ __global__ void __launch_bounds__(kScanThreads) first_places_kernel(Sort s) {
   for (int i = begin; i < end; ++i) sum += places[index(i)];
   int from = 0;
   sums[0][thread] = sum;
-  for (int step = 1; step < kScanThreads; step *= 2, from ^= 1) {
+  for (int step = 1; step < kCountThreads; step *= 2, from ^= 1) {
     __syncthreads();
     const int32_t before = thread >= step ? sums[from][thread - step] : 0;
     sums[from ^ 1][thread] = sums[from][thread] + before;
@@ -180,6 +157,38 @@ __global__ void __launch_bounds__(kScanThreads) first_places_kernel(Sort s) {
     places[index(i)] = place;
     place += tokens;
   }
+}
+
+// Blocks of a sample side by side; its last one turns counts into places.
+__global__ void __launch_bounds__(kCountThreads)
+count_kernel(Sort s, int blocks, unsigned* arrived) {
+  const int64_t sample = blockIdx.x / blocks;
+  const int64_t chunk = blockIdx.x % blocks * (kCountThreads / kWarp) + warp_index();
+  if (chunk < s.chunks) {  // the whole warp
+    int32_t* counts = s.places + (sample * s.chunks + chunk) * s.a.count;
+    for (int64_t k = lane_index(); k < s.a.count; k += kWarp) counts[k] = 0;
+    __syncwarp();
+    walk_chunk(s, sample, chunk, [&](int64_t, int label, unsigned peers) {
+      if (label >= 0 && (peers & lanes_below()) == 0) counts[label] += __popc(peers);
+    });
+  }
+  if (arrives_last(arrived + sample, static_cast<unsigned>(blocks))) first_places(s, sample);
+}
+
+__global__ void __launch_bounds__(kPlaceWarps * kWarp) place_kernel(Sort s) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kPlaceWarps + warp_index();
+  if (at >= s.a.batch * s.chunks) return;  // the whole warp
+  const int64_t sample = at / s.chunks, first = sample * s.a.tokens;
+  int32_t* places = s.places + at * s.a.count;
+  walk_chunk(s, sample, at % s.chunks, [&](int64_t token, int label, unsigned peers) {
+    if (label >= 0) {
+      const int64_t place = first + places[label] + __popc(peers & lanes_below());
+      s.a.order.data[place] = static_cast<int32_t>(first + token);
+      if (s.a.inverse) s.a.inverse.data[first + token] = static_cast<int32_t>(place);
+    }
+    __syncwarp();  // all have read the place before it moves on
+    if (label >= 0 && (peers & lanes_below()) == 0) places[label] += __popc(peers);
+  });
 }
 
 // ---- The prompt -------------------------------------------------------------------------------
@@ -194,22 +203,22 @@ __global__ void __launch_bounds__(kElementBlock) add_prompt_kernel(AddPrompt a) 
 // Column (class, state): the rows of that class.
 struct PromptTerm {
   static constexpr int kOutputs = 1;
+  static constexpr bool kFinish = false;
   AddPromptGrad a;
   struct Cell {
     int64_t label, state;
   };
-  __device__ Cell start(int64_t column) const { return {column / a.states, column % a.states}; }
+  __device__ Cell start(int64_t, int64_t column) const {
+    return {column / a.states, column % a.states};
+  }
   __device__ void add(const Cell& cell, int64_t row, int64_t, Sum* sums) const {
     if (clamp_class(a.classes.data[row], a.count) != cell.label) return;
     add_to(sums[0], a.gy.data[row * a.states + cell.state]);
   }
-};
-
-__global__ void __launch_bounds__(kElementBlock) inverse_kernel(SortTokens a) {
-  for (int64_t i = first_element(); i < a.batch * a.tokens; i += element_stride()) {
-    a.inverse.data[a.order.data[i]] = static_cast<int32_t>(i);
+  __device__ void store(int64_t, int, int64_t column, float sum) const {
+    a.gpool.data[column] = sum;
   }
-}
+};
 
 }  // namespace
 
@@ -230,13 +239,11 @@ void sort_tokens(const SortTokens& a) {
     return fail(kCudaBadArgument, "sort_tokens: 2^31 counts or more of tokens and classes");
   }
   const Sort sort{a, scratch.take<int32_t>(a.batch * chunks * a.count), chunks};
-  const dim3 grid(grid_size(divide_up(a.batch * chunks, kSortWarps))), block(kSortWarps * kWarp);
-  launch(sort_kernel<false>, grid, block, 0, sort);
-  launch(first_places_kernel, dim3(grid_size(a.batch)), dim3(kScanThreads), 0, sort);
-  launch(sort_kernel<true>, grid, block, 0, sort);
-  if (a.inverse) {
-    launch(inverse_kernel, dim3(element_grid(a.batch * a.tokens)), dim3(kElementBlock), 0, a);
-  }
+  const int64_t blocks = divide_up(chunks, kCountThreads / kWarp);
+  launch(count_kernel, dim3(grid_size(a.batch * blocks)), dim3(kCountThreads), 0, sort, blocks,
+         arrivals(a.batch));
+  launch(place_kernel, dim3(grid_size(divide_up(a.batch * chunks, kPlaceWarps))),
+         dim3(kPlaceWarps * kWarp), 0, sort);
 }
 
 void add_prompt(const AddPrompt& a) {
@@ -245,7 +252,7 @@ void add_prompt(const AddPrompt& a) {
 
 void add_prompt_grad(const AddPromptGrad& a) {
   Scratch scratch;
-  column_sums(scratch, PromptTerm{a}, a.rows, a.count * a.states, a.gpool.data);
+  column_sums(scratch, PromptTerm{a}, a.rows, a.count * a.states);
 }
 
 }  // namespace cuda

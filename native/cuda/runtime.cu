@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -187,6 +188,7 @@ int32_t stream_destroy(void* handle) {
         continue;
       }
       for (const ScratchBlock& block : entry->second.blocks) cudaFree(block.data);
+      for (const ScratchBlock& block : entry->second.arrivals) cudaFree(block.data);
       entry = pools.erase(entry);
     }
   }
@@ -265,6 +267,17 @@ bool recording() {
   return status != cudaStreamCaptureStatusNone;
 }
 
+// Memory that stays with the stream; null after a failure.
+void* scratch_block(int64_t bytes) {
+  if (recording()) {
+    fail(kCudaScratchInCapture, "an op needs more scratch: run it once before recording it");
+    return nullptr;
+  }
+  void* data = nullptr;
+  checked(cudaMalloc(&data, static_cast<size_t>(bytes)), "scratch");
+  return data;
+}
+
 }  // namespace
 
 void fail(int32_t code, const char* text) {
@@ -311,20 +324,25 @@ void* Scratch::bytes(int64_t count) {
 #if defined(SPR2Q_CUDA_SHIM) && defined(__SANITIZE_ADDRESS__)
   return std::malloc(static_cast<size_t>(count));  // a step past a piece's end is seen; never freed
 #endif
-  void* data = pool().take(count, [](int64_t size) -> void* {
-    if (recording()) {
-      fail(kCudaScratchInCapture, "an op needs more scratch: run it once before recording it");
-      return nullptr;
-    }
-    void* data = nullptr;
-    checked(cudaMalloc(&data, static_cast<size_t>(size)), "scratch");
-    return data;
-  });
+  void* data = pool().take(count, scratch_block);
 #if defined(SPR2Q_CUDA_SHIM)
   // Filled with NaNs: a kernel that reads what nobody wrote is seen.
   if (data) cudaMemsetAsync(data, 0xff, static_cast<size_t>(count), stream);
 #endif
   return data;
+}
+
+unsigned* arrivals(int64_t count) {
+  if (failed()) return nullptr;
+  std::vector<ScratchBlock>& blocks = pool().arrivals;
+  const int64_t needed = count * static_cast<int64_t>(sizeof(unsigned));
+  if (blocks.empty() || blocks.back().bytes < needed) {
+    const int64_t bytes = std::max(needed, kFirstArrivalBytes);
+    void* data = scratch_block(bytes);
+    if (!data || fill(data, 0, bytes) != kCudaOk) return nullptr;
+    blocks.push_back({data, bytes});
+  }
+  return static_cast<unsigned*>(blocks.back().data);
 }
 
 const CudaServices& services() {

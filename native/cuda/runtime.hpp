@@ -33,6 +33,11 @@ class Scratch {
   void* bytes(int64_t count);
 };
 
+// `count` counters of the stream in use, zero when a kernel begins: arrives_last() (device.cuh)
+// counts blocks in them and leaves zeros again. Every kernel of the stream counts in the same ones,
+// one after the other; null after a failure.
+unsigned* arrivals(int64_t count);
+
 // The code of the failure that is kept, which stays kept.
 int32_t pending_failure();
 

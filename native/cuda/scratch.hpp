@@ -15,11 +15,13 @@ struct ScratchBlock {
 
 constexpr int64_t kScratchAlignment = 256;
 constexpr int64_t kFirstScratchBytes = 1 << 20;
+constexpr int64_t kFirstArrivalBytes = 16 << 10;  // more than an op of the two networks counts in
 
 struct ScratchPool {
   std::vector<ScratchBlock> blocks;
   int64_t used = 0;   // of the last block
   int64_t depth = 0;  // ops in flight on the host: an op that calls an op
+  std::vector<ScratchBlock> arrivals;  // counters of blocks, the last block of them in use
 
   void enter() {
     if (depth++ == 0) used = 0;

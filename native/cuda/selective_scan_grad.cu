@@ -3,7 +3,7 @@
 // once more, keeping a state every kSub steps, and backward piece by piece: the piece's states are
 // made again from the kept one into registers, and its steps taken in reverse. gB and gC sum over
 // channels, in shared memory in a fixed order; gA, gD, gdelta_bias and the bounds' gradients are
-// parts of each chunk, added in order by final_sum.
+// parts of each chunk, added in order by final_sums.
 #include "scan.cuh"
 #include "sums.cuh"
 
@@ -243,14 +243,13 @@ void selective_scan_grad(const SelectiveScanGrad& a) {
   g.gbounds = scratch.take<float>(parts * shape.groups * 2);
   launch(quantised ? grad_kernel<true> : grad_kernel<false>, grid, block,
          4 * (kept_floats(shape) + term_floats(shape)), g);
-  if (several) {
-    final_sum(g.gB, a.gB.data, shape.groups, narrow);
-    final_sum(g.gC, a.gC.data, shape.groups, narrow);
-  }
-  final_sum(g.gA, a.gA.data, parts, a.channels * a.state_count);
-  final_sum(g.gD, a.gD.data, parts, a.channels);
-  final_sum(g.gbias, a.gdelta_bias.data, parts, a.channels);
-  if (quantised) final_sum(g.gbounds, a.gstate_bounds.data, parts * shape.groups, 2);
+  const int64_t rates = a.channels * a.state_count, shared = several ? narrow : 0;
+  final_sums({{g.gB, a.gB.data, shape.groups, shared, narrow},
+              {g.gC, a.gC.data, shape.groups, shared, narrow},
+              {g.gA, a.gA.data, parts, rates, rates},
+              {g.gD, a.gD.data, parts, a.channels, a.channels},
+              {g.gbias, a.gdelta_bias.data, parts, a.channels, a.channels},
+              {g.gbounds, a.gstate_bounds.data, parts * shape.groups, quantised ? 2 : 0, 2}});
 }
 
 }  // namespace cuda

@@ -3,7 +3,7 @@
 //     numbers that the others need (largest logit, 1 / sum, mean of p g, 1 / sum of codes^2);
 //   key_kernel: a thread a key: gk and gv over the queries;
 //   table_kernel: a thread an entry of the bias table: the pairs of one window at that offset;
-//     windows are added by final_sum.
+//     windows are added by final_sums.
 // Logits are made again in each, by the same operations, so all three see the same numbers.
 #include "../core/grid.hpp"
 #include "sums.cuh"
@@ -226,8 +226,10 @@ void window_attention_grad(const WindowAttentionGrad& a) {
                    scratch.take<float>(count * layout.table * a.heads)};
   with_head(a.head_dim, {a.q.data, a.k.data, a.v.data, a.gy.data},
             [&](auto row) { backward<decltype(row)>(s, count); });
-  final_sum(s.table, a.gbias_table.data, count, layout.table * a.heads);
-  if (a.probability_codes == kUniform) final_sum(s.bounds, a.gprobability_bounds.data, blocks, 2);
+  const int64_t entries = layout.table * a.heads;
+  const int64_t bounds = a.probability_codes == kUniform ? 2 : 0;
+  final_sums({{s.table, a.gbias_table.data, count, entries, entries},
+              {s.bounds, a.gprobability_bounds.data, blocks, bounds, 2}});
 }
 
 }  // namespace cuda

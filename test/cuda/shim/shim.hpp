@@ -97,6 +97,15 @@ static inline unsigned __match_any_sync(unsigned mask, int value) {
   return bits;
 }
 
+// Blocks run one at a time and fibres change over at barriers alone: an atomic is the plain thing,
+// and a fence orders nothing that is not in order.
+static inline void __threadfence() {}
+static inline unsigned atomicInc(unsigned* at, unsigned most) {
+  const unsigned before = *at;
+  *at = before >= most ? 0 : before + 1;
+  return before;
+}
+
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
   for (int i = 0; i < 32; i += 8) sum += (a >> i & 255u) * (b >> i & 255u);
