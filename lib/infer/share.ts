@@ -78,7 +78,7 @@ export function isShared(source: string | SharedModel): source is SharedModel {
 
 const known = new WeakMap<Model, SharedModel>();
 /** Shared memory is no isolate's, so the garbage collector has to be told of it. */
-const gone = new FinalizationRegistry<number>((bytes) => native().adjustMemory(-bytes));
+const gone = new FinalizationRegistry<number>((bytes) => void native().adjustMemory(-bytes));
 
 /** `model` in shared memory; the same object for every call with the same model. */
 export function shareModel(model: Model): SharedModel {
