@@ -5,7 +5,9 @@
  *     neighbours first: it can neither show through nor draw a fringe around what is visible;
  *   - alpha runs through the network as a grey image, unless it is one value everywhere;
  *   - where alpha is locally constant the result is that constant, so that opaque stays opaque.
+ * All of it goes in parts (../io/pause.ts), since images are large and servers must answer meanwhile.
  */
+import { type InParts, PIXELS_AT_ONCE } from "../io/pause.ts";
 import type { RasterImage } from "../io/raster.ts";
 
 /** Bytes a pixel that {@link fillTransparent} works with: ring, weight and order. */
@@ -16,12 +18,21 @@ export function hasAlpha(image: { readonly channels: number }): boolean {
   return image.channels % 2 === 0;
 }
 
+/** From `first` to `last` (left out) in the parts after which work yields: [from, to) of each. */
+function* parts(first: number, last: number): Generator<[number, number]> {
+  for (let from = first; from < last; from += PIXELS_AT_ONCE)
+    yield [from, Math.min(last, from + PIXELS_AT_ONCE)];
+}
+
 /** The alpha channel alone, as a grey image of the same depth. */
-export function alphaPlane(image: RasterImage): RasterImage {
+export function* alphaPlane(image: RasterImage): InParts<RasterImage> {
   const { width, height, channels, depth, data } = image;
   const count = width * height;
   const plane = depth === 8 ? new Uint8Array(count) : new Uint16Array(count);
-  for (let i = 0; i < count; i++) plane[i] = data[i * channels + channels - 1];
+  for (const [from, to] of parts(0, count)) {
+    for (let i = from; i < to; i++) plane[i] = data[i * channels + channels - 1];
+    yield;
+  }
   return { width, height, channels: 1, depth, data: plane };
 }
 
@@ -53,20 +64,26 @@ function eachNeighbour(
  * weighted by alpha in the first ring. An image without a visible pixel, or without a hidden one,
  * comes back as it is. Takes {@link FILL_BYTES} a pixel beside the copy.
  */
-export function fillTransparent(image: RasterImage): RasterImage {
+export function* fillTransparent(image: RasterImage): InParts<RasterImage> {
   const { width, height, channels } = image;
   const colours = channels - 1;
   const count = width * height;
   let hidden = 0;
-  for (let i = 0; i < count; i++) if (image.data[i * channels + colours] === 0) hidden++;
+  for (const [from, to] of parts(0, count)) {
+    for (let i = from; i < to; i++) if (image.data[i * channels + colours] === 0) hidden++;
+    yield;
+  }
   if (hidden === 0 || hidden === count) return image;
   const data = image.data.slice();
   /** Ring in which a pixel became known: 0 visible, -1 not yet. */
   const ring = new Int32Array(count);
   const weight = new Float64Array(count);
-  for (let i = 0; i < count; i++) {
-    weight[i] = data[i * channels + colours];
-    ring[i] = weight[i] === 0 ? -1 : 0;
+  for (const [from, to] of parts(0, count)) {
+    for (let i = from; i < to; i++) {
+      weight[i] = data[i * channels + colours];
+      ring[i] = weight[i] === 0 ? -1 : 0;
+    }
+    yield;
   }
   const sum = new Float64Array(colours);
   const fill = (at: number): void => {
@@ -91,11 +108,20 @@ export function fillTransparent(image: RasterImage): RasterImage {
       ring[neighbour] = step;
       reached[end++] = neighbour;
     });
-  for (let i = 0; i < count; i++) if (ring[i] === 0) spread(i, 1);
+  for (const [from, to] of parts(0, count)) {
+    for (let i = from; i < to; i++) if (ring[i] === 0) spread(i, 1);
+    yield;
+  }
   for (let begin = 0, step = 2; begin < end; step++) {
     const stop = end;
-    for (let i = begin; i < stop; i++) fill(reached[i]);
-    for (let i = begin; i < stop; i++) spread(reached[i], step);
+    for (const [from, to] of parts(begin, stop)) {
+      for (let i = from; i < to; i++) fill(reached[i]);
+      yield;
+    }
+    for (const [from, to] of parts(begin, stop)) {
+      for (let i = from; i < to; i++) spread(reached[i], step);
+      yield;
+    }
     begin = stop;
   }
   return { ...image, data };
@@ -106,15 +132,16 @@ export function fillTransparent(image: RasterImage): RasterImage {
  * of row `to` - 1 of `plane`, the value of each pixel of `plane` whose eight neighbours equal it:
  * networks ring a little beside edges, and flat alpha must not.
  */
-export function keepFlat(
+export function* keepFlat(
   plane: RasterImage,
   upscaled: RasterImage["data"],
   scale: number,
   from = 0,
   to: number = plane.height,
-): void {
+): InParts<void> {
   const { width, height, data } = plane;
   for (let at = from * width; at < to * width; at++) {
+    if (at % PIXELS_AT_ONCE === 0) yield;
     let flat = true;
     eachNeighbour(at, width, height, (neighbour) => {
       if (data[neighbour] !== data[at]) flat = false;

@@ -8,7 +8,7 @@ import type { ImageShape } from "../io/png.ts";
 import { type RasterImage, roundHalfEven } from "../io/raster.ts";
 import { alphaPlane, constantValue, fillTransparent, hasAlpha, keepFlat } from "./alpha.ts";
 import { type PixelSource, rasterPixels } from "./mirror.ts";
-import { Pauses, rowsAtOnce } from "../io/pause.ts";
+import { paced, Pauses, rowsAtOnce } from "../io/pause.ts";
 import { collectRows, type ImageRows, isRows, RowWindow, samples } from "./rows.ts";
 import {
   framed,
@@ -44,7 +44,9 @@ export async function* strips(
   const { scale } = net.config;
   const { rows, columns } = layoutOf(net, image.width, image.height, options.tiling);
   const window = isRows(given) ? new RowWindow(given) : null;
-  const walk = new Walk(runner, isRows(given) ? null : given, window, image, columns, options);
+  const whole = isRows(given) ? null : await layersOf(given, options.signal);
+  const pixels = whole ? rasterPixels(whole.colour) : (window as RowWindow);
+  const walk = new Walk(runner, pixels, whole?.alpha ?? null, image, columns, options);
   let done = 0;
   const all = walk.passes * rows.length * columns.length;
   walk.onShare = (share) => options.onProgress?.((done + share) / all);
@@ -62,6 +64,24 @@ export async function* strips(
   }
 }
 
+/** The alpha of an image as a grey one, and its value where that is one everywhere. */
+interface Alpha {
+  readonly plane: RasterImage;
+  readonly constant: number | null;
+}
+
+/** What of an image runs as colour, and its alpha, null where it has none. */
+async function layersOf(
+  image: RasterImage,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly colour: RasterImage; readonly alpha: Alpha | null }> {
+  if (!hasAlpha(image)) return { colour: image, alpha: null };
+  const plane = await paced(alphaPlane(image), signal);
+  const constant = constantValue(plane.data);
+  const colour = constant === null ? await paced(fillTransparent(image), signal) : image;
+  return { colour, alpha: { plane, constant } };
+}
+
 /** What the strips of one image share. */
 class Walk {
   readonly passes: 1 | 2;
@@ -74,17 +94,17 @@ class Walk {
   readonly #scale: number;
   readonly #image: ImageShape;
   readonly #colour: PixelSource;
-  readonly #alpha: { readonly plane: RasterImage; readonly constant: number | null } | null;
+  readonly #alpha: Alpha | null;
   readonly #buffers = new TileBuffers();
   #strip: RasterImage["data"] = new Uint8Array(0);
   #alphaStrip: RasterImage["data"] = new Uint8Array(0);
   readonly #pauses = new Pauses();
 
-  /** Of a whole image, or of one without alpha whose rows pass through a window. */
+  /** Of the pixels of an image of `shape`, and its alpha. */
   constructor(
     runner: TileRunner,
-    image: RasterImage | null,
-    window: RowWindow | null,
+    colour: PixelSource,
+    alpha: Alpha | null,
     shape: ImageShape,
     columns: readonly Span[],
     options: RunOptions,
@@ -94,12 +114,9 @@ class Walk {
     this.#columns = columns;
     this.#options = options;
     this.#scale = runner.model.net.config.scale;
-    const plane = image && hasAlpha(image) ? alphaPlane(image) : null;
-    const constant = plane && constantValue(plane.data);
-    this.#alpha = plane && { plane, constant };
-    this.passes = plane && constant === null ? 2 : 1;
-    const visible = image && this.passes === 2 ? fillTransparent(image) : image;
-    this.#colour = framed(runner.model.net, visible ? rasterPixels(visible) : window!);
+    this.#alpha = alpha;
+    this.passes = alpha && alpha.constant === null ? 2 : 1;
+    this.#colour = framed(runner.model.net, colour);
   }
 
   /** Rows row.keepFrom to row.keepTo, enlarged: colours and alpha interleaved. */
@@ -117,7 +134,8 @@ class Walk {
       if (this.#alphaStrip.length < pixels) this.#alphaStrip = samples(pixels, depth);
       const alpha = this.#alphaStrip.subarray(0, pixels);
       await this.#pass(framed(this.#runner.model.net, rasterPixels(plane)), row, alpha, 1, 1);
-      keepFlat(plane, alpha, scale, row.keepFrom, row.keepTo);
+      const { signal } = this.#options;
+      await paced(keepFlat(plane, alpha, scale, row.keepFrom, row.keepTo), signal);
       for (let i = 0; i < pixels; i++) data[i * channels + colours] = alpha[i];
     } else {
       for (let i = 0; i < pixels; i++) data[i * channels + colours] = constant;

@@ -11,6 +11,31 @@ export function rowsAtOnce(samples: number): number {
   return Math.max(1, Math.floor(SAMPLES / samples));
 }
 
+/** Work that may pause wherever it yields, some {@link PIXELS_AT_ONCE} pixels on. */
+export type InParts<T> = Generator<undefined, T, undefined>;
+
+/** Pixels between two yields of work that looks at a few values of each: less than a millisecond. */
+export const PIXELS_AT_ONCE: number = 2 ** 12;
+
+/** All of it, without a pause. */
+export function atOnce<T>(work: InParts<T>): T {
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+  }
+}
+
+/** All of it, with pauses for the event loop; what `signal` says ends it. */
+export async function paced<T>(work: InParts<T>, signal?: AbortSignal): Promise<T> {
+  const pauses = new Pauses();
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+    await pauses.pause();
+    signal?.throwIfAborted();
+  }
+}
+
 /** Knows how long the caller has held the event loop. */
 export class Pauses {
   #since = performance.now();

@@ -2,6 +2,7 @@
 import { parentPort } from "node:worker_threads";
 import { Spr2qError } from "../errors.ts";
 import { fillTransparent, hasAlpha } from "../infer/alpha.ts";
+import { atOnce } from "../io/pause.ts";
 import { decodeImage, outlineBytes } from "../io/pictures.ts";
 import type { ImageShape } from "../io/png.ts";
 import { type RasterImage, roundHalfEven } from "../io/raster.ts";
@@ -18,7 +19,7 @@ function work(task: PixelTask): Promise<RasterImage | ImageShape> | RasterImage 
 }
 
 function bicubic(image: RasterImage, scale: number): RasterImage {
-  const visible = hasAlpha(image) ? fillTransparent(image) : image;
+  const visible = hasAlpha(image) ? atOnce(fillTransparent(image)) : image;
   const { width, height, channels, depth } = visible;
   if (visible.data instanceof Uint8Array) {
     const large = bicubicResize(visible.data, width, height, channels, scale);

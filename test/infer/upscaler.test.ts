@@ -6,6 +6,7 @@ import { chooseTiling } from "../../lib/infer/budget.ts";
 import { ShareReporter } from "../../lib/infer/progress.ts";
 import type { UpscaleOptions } from "../../lib/infer/settings.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
+import { atOnce } from "../../lib/io/pause.ts";
 import { fromRgbFloat, type RasterImage, toRgbFloat } from "../../lib/io/raster.ts";
 import { FloatSites } from "../../lib/models/sites.ts";
 import { Router } from "../../lib/nn/routing.ts";
@@ -142,9 +143,9 @@ describe("transparency", () => {
       data: Uint8Array.of(100, 30, 9, 0, 200, 10, 7, 0),
     };
     // 100 at weight 30 and 200 at weight 10 meet at 125.
-    expect([...fillTransparent(image).data]).toEqual([100, 30, 125, 0, 200, 10, 200, 0]);
+    expect([...atOnce(fillTransparent(image)).data]).toEqual([100, 30, 125, 0, 200, 10, 200, 0]);
     const hidden = { ...image, data: Uint8Array.of(1, 0, 2, 0, 3, 0, 4, 0) };
-    expect(fillTransparent(hidden)).toEqual(hidden);
+    expect(atOnce(fillTransparent(hidden))).toEqual(hidden);
   });
 
   test("only pixels whose neighbours all agree are held flat", () => {
@@ -156,7 +157,7 @@ describe("transparency", () => {
       data: Uint8Array.of(5, 5, 5, 9, 5, 5, 5, 5),
     };
     const upscaled = new Uint8Array(8 * 4).fill(1);
-    keepFlat(plane, upscaled, 2);
+    atOnce(keepFlat(plane, upscaled, 2));
     for (let y = 0; y < 4; y++) {
       expect([...upscaled.subarray(y * 8, y * 8 + 8)]).toEqual([5, 5, 5, 5, 1, 1, 1, 1]);
     }
