@@ -21,7 +21,7 @@ import {
   packWeights,
   recomputeShallow,
 } from "./rewrite.ts";
-import { rowWise, type Segment, segmentsOf } from "./segments.ts";
+import { type Joins, rowWise, type Segment, segmentsOf } from "./segments.ts";
 import { shareRows } from "./sharing.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
@@ -148,21 +148,28 @@ interface Settled {
 export interface Target {
   /** Makes the constants, so that they are those of the backend that runs the list. */
   readonly caller: Caller;
-  /** True where rows go through segments in tiles; a GPU makes one value after the other. */
+  /** What may be part of a segment. */
+  readonly joins: Joins;
+  /** True where a thread has memory of its own for a tile of a segment's rows; a GPU has none. */
   readonly tiled: boolean;
 }
 
-const CPU: Target = { caller: hostCaller, tiled: true };
+const CPU: Target = { caller: hostCaller, joins: rowWise, tiled: true };
 
-function settle(calls: readonly TracedCall[], output: F32, tiled: boolean): Settled {
-  const segments = tiled
-    ? segmentsOf(calls)
+function settle(
+  calls: readonly TracedCall[],
+  output: F32,
+  { joins, tiled }: Target,
+  fused: boolean,
+): Settled {
+  const segments = fused
+    ? segmentsOf(calls, joins)
     : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));
   const lives = livesOf(calls, segments);
   lives.delete(output.buffer);
   const isShort = (buffer: ArrayBuffer): boolean => {
     const life = lives.get(buffer);
-    return life !== undefined && life.first === life.last && segments[life.first].rows > 0;
+    return tiled && life !== undefined && life.first === life.last && segments[life.first].rows > 0;
   };
   const shortLived = new Set([...lives.keys()].filter(isShort));
   for (const buffer of shortLived) lives.delete(buffer);
@@ -217,17 +224,18 @@ export function encode(
   output: F32,
   fused: boolean,
   spare = 0,
-  { caller, tiled }: Target = CPU,
+  target: Target = CPU,
 ): Encoded {
+  const { caller, tiled } = target;
   const packed = packWeights(foldConstants(traced, input, caller), caller);
   const joined = fused
     ? fuseCodedConvolutions(fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))))
     : packed;
-  let settled = settle(joined, output, fused && tiled);
+  let settled = settle(joined, output, target, fused);
   placeInOutput(settled, output, spare);
   const heavy = fused && tiled ? heaviest(settled) : [];
   if (heavy.length > 0) {
-    settled = settle(heavy.reduceRight(inBands, joined), output, fused && tiled);
+    settled = settle(heavy.reduceRight(inBands, joined), output, target, fused);
     placeInOutput(settled, output, spare);
   }
   const { calls, segments, lives, shortLived } = settled;
@@ -238,7 +246,7 @@ export function encode(
   );
   const arenaBytes = placeBuffers(inArena(lives));
   const streams = (buffer: ArrayBuffer): boolean =>
-    arenaBytes + spare > STREAMED_BYTES && lives.has(buffer);
+    tiled && arenaBytes + spare > STREAMED_BYTES && lives.has(buffer);
   const tiles = segments.map((segment) =>
     tileOf(calls, segment, (buffer) => shortLived.has(buffer), streams),
   );

@@ -13,6 +13,7 @@ import { Router, type RoutingMode } from "../nn/routing.ts";
 import type { OpCall } from "../tensor.ts";
 import { encode, type Target } from "./encode.ts";
 import type { Caller } from "./rewrite.ts";
+import { joinsOnDevice } from "./segments.ts";
 
 /** What one run of a plan may be told. */
 export interface RunSettings {
@@ -152,11 +153,11 @@ export class Plan {
   }
 }
 
-/** The list's constants made by the GPU, and no segments. */
+/** The list's constants made by the GPU, and segments of what one kernel of its takes through rows. */
 function deviceTarget(): Target {
   const call = callOnDevice(new DeviceMemory());
   const caller: Caller = (op, ...operands) => call(native()[op] as OpCall, operands);
-  return { caller, tiled: false };
+  return { caller, joins: joinsOnDevice, tiled: false };
 }
 
 /** `work`, or ERR_ABORTED as soon as `signal` fires; `stop` is called then. */

@@ -28,5 +28,15 @@ SPR2Q_DEVICE Moments moments(const float* x, int64_t channels) {
   return {mean + correction, 1.0f / sqrtf(variance + kEpsilon)};
 }
 
+// A row of LayerNorm, by the whole warp.
+SPR2Q_DEVICE void norm_row(const LayerNorm& a, int64_t row) {
+  const float* x = a.x.data + row * a.channels;
+  const Moments m = moments(x, a.channels);
+  for (int64_t c = lane_index(); c < a.channels; c += kWarp) {
+    const float h = (x[c] - m.mean) * m.reciprocal;
+    a.y.data[row * a.channels + c] = fmaf(h, a.weight.data[c], a.bias.data[c]);
+  }
+}
+
 }  // namespace cuda
 }  // namespace spr2q

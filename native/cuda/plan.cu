@@ -13,6 +13,7 @@
 
 #include "../core/plan_code.hpp"
 #include "device.cuh"
+#include "segment.hpp"
 
 namespace spr2q {
 namespace cuda {
@@ -112,14 +113,36 @@ int32_t failure_code() {
   return code == kCudaOk ? kCudaLaunchFailed : code;
 }
 
-// Every call of the list; backend null: checked, not run. What is wrong with it, or empty.
-std::string walk(Plan& plan, const Backend* backend) {
+// The calls of the segment at `at`, all of whose rows are one tile here, in a kernel of their own.
+// Returns the position behind it.
+const double* walk_segment(bool running, const double* at, const double* end, Places places,
+                           const char*& problem, const char*& name) {
+  const double arena = static_cast<double>(places.arena.bytes);
+  const double bytes = arena + static_cast<double>(places.input.bytes + places.output.bytes);
+  problem = Segment::check(at, end, bytes, arena);
+  if (problem) return end;
+  const Segment segment(at);
+  at = segment.body();
+  places.rows = segment.rows;
+  if (running) begin_segment(segment.rows);
+  for (int64_t i = 0; i < segment.calls && !problem; ++i) {
+    if (at >= end) problem = "the list of calls ends inside a segment";
+    else at = dispatch(running ? joining_backend() : nullptr, at, end, places, problem, name);
+  }
+  if (running) end_segment();
+  return at;
+}
+
+// Every call of the list, run or only checked. What is wrong with it, or empty.
+std::string walk(Plan& plan, bool running) {
   Places places = plan.places();
-  places.made = backend != nullptr;
+  places.made = running;
   const double* end = plan.code.data() + plan.code.size();
   for (const double* at = plan.code.data(); at < end;) {
     const char *problem = nullptr, *name = "plan";
-    at = dispatch(backend, at, end, places, problem, name);  // a segment is an unknown op here
+    at = *at == kSegment
+             ? walk_segment(running, at, end, places, problem, name)
+             : dispatch(running ? module_backend() : nullptr, at, end, places, problem, name);
     if (problem) return std::string(name) + ": " + problem;
   }
   return "";
@@ -158,7 +181,7 @@ int32_t reserve_memory(Plan& plan, const CudaPlanDescription& d) {
 // Runs the list once on the plan's stream, which also sizes the scratch of its ops.
 int32_t run_unrecorded(Plan& plan) {
   use_noise_cell(plan.noise_tile);
-  walk(plan, module_backend());
+  walk(plan, true);
   use_noise_cell(nullptr);
   return failed() ? failure_code() : services().synchronize();
 }
@@ -171,7 +194,7 @@ int32_t record(Plan& plan) {
     code = services().capture_begin();
     if (code != kCudaOk) return code;
     use_noise_cell(plan.noise_tile);
-    walk(plan, module_backend());
+    walk(plan, true);
     use_noise_cell(nullptr);
     const int32_t trouble = pending_failure();
     if (trouble == kCudaOk) return services().capture_end(&plan.graph);
@@ -223,7 +246,7 @@ int32_t plan_create(const CudaPlanDescription* description, void** handle) {
   if (code == kCudaOk) code = reserve_memory(*plan, *description);
   if (code == kCudaOk) code = upload_constants(*plan, *description);
   if (code == kCudaOk) {
-    const std::string problem = walk(*plan, nullptr);
+    const std::string problem = walk(*plan, false);
     if (!problem.empty()) {
       fail(kCudaBadArgument, problem.c_str());
       code = kCudaBadArgument;
