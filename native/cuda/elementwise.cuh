@@ -40,9 +40,13 @@ struct ScaleAddBody {
 };
 struct SliceBody {
   SliceColumns a;
-  __device__ void operator()(int64_t row, int64_t c) const {
-    a.y.data[row * a.count + c] = a.x.data[row * a.columns + a.start + c];
+  __device__ float read(int64_t row, int64_t c) const {
+    return a.x.data[row * a.columns + a.start + c];
   }
+  __device__ void write(int64_t row, int64_t c, float value) const {
+    a.y.data[row * a.count + c] = value;
+  }
+  __device__ void operator()(int64_t row, int64_t c) const { write(row, c, read(row, c)); }
 };
 
 }  // namespace cuda

@@ -87,6 +87,7 @@ struct Plan {
   std::vector<void*> owned;  // device memory
   uint8_t *arena = nullptr, *input = nullptr, *output = nullptr;
   int64_t* noise_tile = nullptr;
+  KeptBlocks kept;
   void *stream = nullptr, *graph = nullptr, *finished = nullptr;
   std::mutex running;
 
@@ -178,12 +179,28 @@ int32_t reserve_memory(Plan& plan, const CudaPlanDescription& d) {
   return code;
 }
 
-// Runs the list once on the plan's stream, which also sizes the scratch of its ops.
-int32_t run_unrecorded(Plan& plan) {
+void run_list(Plan& plan) {
   use_noise_cell(plan.noise_tile);
+  use_kept_blocks(&plan.kept);
   walk(plan, true);
+  use_kept_blocks(nullptr);
   use_noise_cell(nullptr);
-  return failed() ? failure_code() : services().synchronize();
+}
+
+void release_kept(Plan& plan) {
+  for (void* data : plan.kept.blocks) services().release(data);
+  plan.kept.blocks.clear();
+  plan.kept.made = false;
+}
+
+// Runs the list once on the plan's stream, which also sizes the scratch of its ops and makes what
+// they make of constants.
+int32_t run_unrecorded(Plan& plan) {
+  run_list(plan);
+  const int32_t code = failed() ? failure_code() : services().synchronize();
+  if (code == kCudaOk) plan.kept.made = true;
+  else release_kept(plan);
+  return code;
 }
 
 // The graph of the list. A run before each attempt sizes the scratch: recording cannot.
@@ -193,9 +210,7 @@ int32_t record(Plan& plan) {
     if (code != kCudaOk) return code;
     code = services().capture_begin();
     if (code != kCudaOk) return code;
-    use_noise_cell(plan.noise_tile);
-    walk(plan, true);
-    use_noise_cell(nullptr);
+    run_list(plan);
     const int32_t trouble = pending_failure();
     if (trouble == kCudaOk) return services().capture_end(&plan.graph);
     const char* text = "";
@@ -228,6 +243,7 @@ int32_t plan_destroy(void* handle) {
   if (plan->graph) services().graph_destroy(plan->graph);
   if (plan->finished) services().event_destroy(plan->finished);
   if (plan->stream) services().stream_destroy(plan->stream);
+  release_kept(*plan);
   for (void* data : plan->owned) services().release(data);
   delete plan;
   return pending_failure();
@@ -236,6 +252,7 @@ int32_t plan_destroy(void* handle) {
 int32_t plan_create(const CudaPlanDescription* description, void** handle) {
   *handle = nullptr;
   Plan* plan = new Plan;
+  plan->kept.constants = &plan->constants;
   plan->code.assign(description->code, description->code + description->length);
   int32_t code = kCudaOk;
   if (description->arena_bytes < 0 || description->input_floats < 0 ||

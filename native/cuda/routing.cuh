@@ -53,9 +53,9 @@ SPR2Q_DEVICE void route_token(const Route& a, const int64_t* more, int64_t n) {
   if (inside && lane == 0) a.classes.data[n] = static_cast<int32_t>(choice);
 }
 
-SPR2Q_DEVICE void prompt_at(const AddPrompt& a, int64_t row, int64_t state) {
-  const int64_t label = clamp_class(a.classes.data[row], a.count), i = row * a.states + state;
-  a.y.data[i] = a.c.data[i] + a.pool.data[label * a.states + state];
+SPR2Q_DEVICE float prompted(const AddPrompt& a, int64_t row, int64_t state) {
+  const int64_t label = clamp_class(a.classes.data[row], a.count);
+  return a.c.data[row * a.states + state] + a.pool.data[label * a.states + state];
 }
 
 }  // namespace cuda

@@ -24,10 +24,16 @@ static inline Move move_of(const Args& a, int64_t limit) {
   return {a.x.data, a.index.data, a.y.data, a.rows, wide ? a.channels / 4 : a.channels, limit, wide};
 }
 
+// The row that `row` moves from or to, or -1 for none.
+SPR2Q_DEVICE int64_t other_row(const Move& a, int64_t row) {
+  const int64_t other = a.index[row];
+  return other < 0 || other >= a.limit ? -1 : other;
+}
+
 template <class Piece, bool kGather>
 SPR2Q_DEVICE void move_piece(const Move& a, int64_t row, int64_t piece) {
-  const int64_t other = a.index[row];
-  if (other < 0 || other >= a.limit) return;
+  const int64_t other = other_row(a, row);
+  if (other < 0) return;
   const int64_t here = row * a.per_row + piece, there = other * a.per_row + piece;
   const Piece* from = reinterpret_cast<const Piece*>(a.from);
   Piece* to = reinterpret_cast<Piece*>(a.to);

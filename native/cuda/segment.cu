@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kRows = kFusedRows;  // of a block
 constexpr int kThreads = kProductThreads;
+constexpr int kBlocks = 3;  // on a multiprocessor: shared memory has no room for more on sm_86 and 89
 
 enum RowOp : int {
   kFusedLinear,
@@ -87,12 +88,25 @@ struct Range {
   int count;
 };
 
-// body(row, column) for every value of the block's rows.
-template <class Body>
-SPR2Q_DEVICE void each_cell(const Range& rows, int columns, const Body& body) {
-  for (int i = static_cast<int>(threadIdx.x); i < rows.count * columns; i += kThreads) {
-    const int row = i / columns;
-    body(rows.first + row, i - row * columns);
+constexpr int kAtOnce = 4;  // values of a thread that are read before the first is written
+
+// write(row, column, read(row, column)) for every value of the block's rows.
+template <class Read, class Write>
+SPR2Q_DEVICE void each_cell(const Range& rows, int columns, const Read& read, const Write& write) {
+  using Value = decltype(read(int64_t{}, int{}));
+  const int n = rows.count * columns;
+  for (int begin = static_cast<int>(threadIdx.x); begin < n; begin += kAtOnce * kThreads) {
+    Value values[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int i = begin + k * kThreads, row = i / columns;
+      if (i < n) values[k] = read(rows.first + row, i - row * columns);
+    }
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) {
+      const int i = begin + k * kThreads, row = i / columns;
+      if (i < n) write(rows.first + row, i - row * columns, values[k]);
+    }
   }
 }
 
@@ -105,47 +119,81 @@ SPR2Q_DEVICE void each_value(const Range& rows, int columns, const Body& body) {
   }
 }
 
-// map(grid, index) for every value of the block's rows, `grid` being that of its column.
-template <class Map>
-SPR2Q_DEVICE void each_coded(const Range& rows, int columns, const Coder& coder, const Map& map) {
-  const Grid grid = grid_of(coder);
-  each_cell(rows, columns, [&](int64_t row, int column) {
-    map(grid_in(coder, grid, column), row * columns + column);
-  });
+// to = map(grid, from) for every value of the block's rows, `grid` being that of its column.
+template <class From, class To, class Map>
+SPR2Q_DEVICE void each_coded(const Coding& a, const Range& rows, int columns, const Map& map) {
+  const Grid grid = grid_of(a.coder);
+  each_cell(
+      rows, columns,
+      [&](int64_t row, int c) {
+        return map(grid_in(a.coder, grid, c), static_cast<const From*>(a.from)[row * columns + c]);
+      },
+      [&](int64_t row, int c, To value) { static_cast<To*>(a.to)[row * columns + c] = value; });
 }
 
 SPR2Q_DEVICE void code_rows(const RowCall& call, const Range& rows) {
-  const Coding& a = call.coding;
   if (call.op == kQuantize) {
-    each_coded(rows, call.columns, a.coder, [&](const Grid& grid, int64_t i) {
-      const float x = static_cast<const float*>(a.from)[i];
-      static_cast<uint8_t*>(a.to)[i] = static_cast<uint8_t>(code_on(grid, x));
+    each_coded<float, uint8_t>(call.coding, rows, call.columns, [](const Grid& grid, float x) {
+      return static_cast<uint8_t>(code_on(grid, x));
     });
   } else if (call.op == kDequantize) {
-    each_coded(rows, call.columns, a.coder, [&](const Grid& grid, int64_t i) {
-      const uint8_t code = static_cast<const uint8_t*>(a.from)[i];
-      static_cast<float*>(a.to)[i] = value_on(grid, static_cast<float>(code));
+    each_coded<uint8_t, float>(call.coding, rows, call.columns, [](const Grid& grid, uint8_t code) {
+      return value_on(grid, static_cast<float>(code));
     });
   } else {
-    each_coded(rows, call.columns, a.coder, [&](const Grid& grid, int64_t i) {
-      const float x = static_cast<const float*>(a.from)[i];
-      static_cast<float*>(a.to)[i] = value_on(grid, code_on(grid, x));
+    each_coded<float, float>(call.coding, rows, call.columns, [](const Grid& grid, float x) {
+      return value_on(grid, code_on(grid, x));
     });
   }
 }
 
+template <class Piece>
+SPR2Q_DEVICE void gather_pieces(const Move& a, const Range& rows, int columns) {
+  each_cell(
+      rows, columns,
+      [&](int64_t row, int piece) {
+        const int64_t other = other_row(a, row);
+        const Piece* from = reinterpret_cast<const Piece*>(a.from);
+        return other < 0 ? Piece{} : from[other * a.per_row + piece];
+      },
+      [&](int64_t row, int piece, const Piece& value) {
+        Piece* to = reinterpret_cast<Piece*>(a.to);
+        if (other_row(a, row) >= 0) to[row * a.per_row + piece] = value;
+      });
+}
+
 SPR2Q_DEVICE void gather_rows_of(const RowCall& call, const Range& rows) {
-  const Move& a = call.move;
-  each_cell(rows, call.columns, [&](int64_t row, int piece) {
-    if (a.wide) move_piece<float4, true>(a, row, piece);
-    else move_piece<float, true>(a, row, piece);
-  });
+  if (call.move.wide) gather_pieces<float4>(call.move, rows, call.columns);
+  else gather_pieces<float>(call.move, rows, call.columns);
+}
+
+SPR2Q_DEVICE void slice_rows(const RowCall& call, const Range& rows) {
+  const SliceBody& a = call.slice;
+  each_cell(
+      rows, call.columns, [&](int64_t row, int c) { return a.read(row, c); },
+      [&](int64_t row, int c, float value) { a.write(row, c, value); });
+}
+
+SPR2Q_DEVICE void prompt_rows(const RowCall& call, const Range& rows) {
+  const AddPrompt& a = call.prompt;
+  each_cell(
+      rows, call.columns, [&](int64_t row, int state) { return prompted(a, row, state); },
+      [&](int64_t row, int state, float value) { a.y.data[row * a.states + state] = value; });
+}
+
+SPR2Q_DEVICE void scale_add_rows(const RowCall& call, const Range& rows) {
+  for (int i = static_cast<int>(threadIdx.x); i < rows.count * call.columns; i += kThreads) {
+    const int row = i / call.columns;
+    call.scale_add(rows.first + row, i - row * call.columns);
+  }
 }
 
 SPR2Q_DEVICE void element_rows(const RowCall& call, const Range& rows) {
   switch (call.op) {
-    case kSlice: return each_cell(rows, call.columns, call.slice);
-    case kScaleAdd: return each_cell(rows, call.columns, call.scale_add);
+    case kGather: return gather_rows_of(call, rows);
+    case kSlice: return slice_rows(call, rows);
+    case kPrompt: return prompt_rows(call, rows);
+    case kScaleAdd: return scale_add_rows(call, rows);
     case kGelu: return each_value(rows, call.columns, call.gelu);
     case kSigmoidGate: return each_value(rows, call.columns, call.gate);
     case kMultiply: return each_value(rows, call.columns, call.multiply);
@@ -154,25 +202,25 @@ SPR2Q_DEVICE void element_rows(const RowCall& call, const Range& rows) {
   }
 }
 
-SPR2Q_DEVICE void token_rows(const RowCall& call, const Range& rows) {
-  if (call.op == kLayerNorm) {
-    for (int row = warp_index(); row < rows.count; row += kThreads / kWarp) {
-      norm_row(call.norm, rows.first + row);
-    }
-  } else if (call.op == kPrompt) {
-    each_cell(rows, call.columns,
-              [&](int64_t row, int state) { prompt_at(call.prompt, row, state); });
-  } else {
-    constexpr int kTokens = kThreads / kPhiloxLanes;  // at a time: whole warps, past the end too
-    for (int row = 0; row < kRows; row += kTokens) {
-      const int64_t token = rows.first + row + threadIdx.x / kPhiloxLanes;
-      route_token(call.routing.a, call.routing.more, token);
-    }
+SPR2Q_DEVICE void normed_rows(const LayerNorm& a, const Range& rows) {
+  constexpr int kTogether = 2;  // rows of a warp at once
+  for (int row = warp_index() * kTogether; row < rows.count; row += kThreads / kWarp * kTogether) {
+    norm_rows<kTogether>(a, rows.first + row, rows.count - row);
+  }
+}
+
+SPR2Q_DEVICE void route_rows(const Routing& a, const Range& rows) {
+  constexpr int kTokens = kThreads / kPhiloxLanes;  // at a time: whole warps, past the end too
+  for (int row = 0; row < kRows; row += kTokens) {
+    route_token(a.a, a.more, rows.first + row + threadIdx.x / kPhiloxLanes);
   }
 }
 
 template <int kWidth, int kTilesN>
-__global__ void __launch_bounds__(kThreads) segment_kernel(SPR2Q_ROW_LIST list) {
+__global__ void __launch_bounds__(kThreads, kBlocks) segment_kernel(SPR2Q_ROW_LIST list) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if constexpr (kWidth == 4) return __trap();  // launch code takes width 8 from kFirst8BitOnly on
+#endif
   SPR2Q_DYNAMIC_SHARED(float, tile);
   __shared__ FusedStaging<kTilesN> staged;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows, left = list.rows - first;
@@ -185,10 +233,8 @@ __global__ void __launch_bounds__(kThreads) segment_kernel(SPR2Q_ROW_LIST list) 
       case kQuantize:
       case kDequantize:
       case kQdq: code_rows(call, rows); break;
-      case kGather: gather_rows_of(call, rows); break;
-      case kLayerNorm:
-      case kPrompt:
-      case kRoute: token_rows(call, rows); break;
+      case kLayerNorm: normed_rows(call.norm, rows); break;
+      case kRoute: route_rows(call.routing, rows); break;
       default: element_rows(call, rows); break;
     }
   }
