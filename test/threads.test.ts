@@ -3,10 +3,11 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { expect, test } from "vitest";
+import { packageRoot } from "../lib/binding.ts";
 
 const PROGRAM = `const addon = process.env.SPR2Q_NATIVE
   ? require(process.env.SPR2Q_NATIVE)
-  : require("node-gyp-build")(process.cwd());
+  : require("node-gyp-build")(${JSON.stringify(packageRoot())});
 console.log(addon.threads());`;
 
 /** Threads of a fresh process, started by `prefix`. */

@@ -23,6 +23,7 @@ from pathlib import Path
 EXIT_FAILED, EXIT_NO_GPU, EXIT_MORE = 1, 2, 5
 DEFAULTS = ["--bits", "4", "--recipe", "best", "--seed", "0"]
 GRACE_SECONDS = 60  # for the checkpoint, after a part was asked to stop
+LOOK_SECONDS = 0.01  # between two looks at the log, where a part ends by its steps
 
 
 def unpack(archive, work):
@@ -49,6 +50,11 @@ def events_of(out):
     return events
 
 
+def steps_in(out):
+    """Steps that the run's log tells of."""
+    return sum(event.get("type") == "step" for event in events_of(out))
+
+
 def step_milliseconds(events):
     """Mean of this part's RGT steps, or None: what is left, by the log, over the steps it is for."""
     for event in reversed(events):
@@ -58,18 +64,27 @@ def step_milliseconds(events):
     return None
 
 
-def run_part(work, out, options, limit, grace):
-    """One part; (exit code, seconds of work, stderr)."""
+def run_part(work, out, options, limit, grace, steps):
+    """
+    One part, until `limit` seconds are over or the log has `steps` lines of steps more than before;
+    (exit code, seconds of work, stderr).
+    """
     model = work / "model" / (work / "model-name").read_text()
     command = [str(work / "node"), str(work / "dist/lib/cli/main.js"), "quantize"]
     command += ["--model", str(model), "--train", str(work / "train"), "--out", str(out)]
     command += ["--device", "cuda", "--resume", "--quiet", *options]
     os.chmod(work / "node", 0o755)
     began = time.monotonic()
+    last = steps_in(out) + steps
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        _, errors = child.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
+    while True:
+        left = max(0.0, limit - (time.monotonic() - began))
+        try:
+            _, errors = child.communicate(timeout=min(left, LOOK_SECONDS) if steps else left)
+            break
+        except subprocess.TimeoutExpired:
+            if steps and left > LOOK_SECONDS and steps_in(out) < last:
+                continue
         child.send_signal(signal.SIGINT)  # it writes a checkpoint and leaves
         try:
             _, errors = child.communicate(timeout=grace)
@@ -77,6 +92,7 @@ def run_part(work, out, options, limit, grace):
             child.kill()
             _, errors = child.communicate()
             errors += f"\nno checkpoint within {grace} s: the last one stands"
+        break
     return child.returncode, time.monotonic() - began, errors
 
 
@@ -102,6 +118,7 @@ def parse():
     parser.add_argument("archive", type=Path)
     parser.add_argument("--work", type=Path, default=Path("spr2q-gpu"), help="default ./spr2q-gpu")
     parser.add_argument("--seconds", type=float, default=480, help="of a part, default 480")
+    parser.add_argument("--steps", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help=argparse.SUPPRESS)
     parser.add_argument("--frame", default="320x180", help="input of the timed frame, WxH")
     parser.add_argument("--runs", type=int, default=30, help="timed frames, default 30")
@@ -118,12 +135,11 @@ def main():
     out = work / "run"
     before = events_of(out)
     left = max(1.0, options.seconds - (time.monotonic() - began))
-    code, seconds, errors = run_part(work, out, quantize, left, options.grace)
+    code, seconds, errors = run_part(work, out, quantize, left, options.grace, options.steps)
     after = events_of(out)
-    steps = [e for e in after if e.get("type") == "step"]
+    last = next((e for e in reversed(after) if e.get("type") == "step"), None)
     result = {"exit": code, "seconds": round(seconds, 2), "options": quantize}
-    if steps:
-        last = steps[-1]
+    if last:
         result["at"] = f"{last['stage']} {last['iteration']} of {last['iterations']}"
     result["stepMs"] = step_milliseconds(after[len(before) :])
     status = EXIT_FAILED

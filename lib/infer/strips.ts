@@ -8,7 +8,7 @@ import type { ImageShape } from "../io/png.ts";
 import { type RasterImage, roundHalfEven } from "../io/raster.ts";
 import { alphaPlane, constantValue, fillTransparent, hasAlpha, keepFlat } from "./alpha.ts";
 import { type PixelSource, rasterPixels } from "./mirror.ts";
-import { Pauses, rowsAtOnce } from "./pause.ts";
+import { Pauses, rowsAtOnce } from "../io/pause.ts";
 import { collectRows, type ImageRows, isRows, RowWindow, samples } from "./rows.ts";
 import {
   framed,

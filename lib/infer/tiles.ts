@@ -9,7 +9,7 @@ import type { RoutingMode } from "../nn/routing.ts";
 import { hasTokenRanges } from "../quant/policy.ts";
 import { type FloatImage, floatPixels, mirrored, type PixelSource } from "./mirror.ts";
 import type { Model } from "./model.ts";
-import { Pauses, rowsAtOnce } from "./pause.ts";
+import { Pauses, rowsAtOnce } from "../io/pause.ts";
 import { Plan } from "./plan.ts";
 
 /** "none": the whole image; "official": MambaIRv2's rule (sides from 200 up are split); or a side. */

@@ -6,6 +6,7 @@
 import { pipeline } from "node:stream/promises";
 import { crc32, createDeflate, type ZlibOptions } from "node:zlib";
 import { expected } from "../errors.ts";
+import { Pauses, rowsAtOnce } from "./pause.ts";
 import { COLOR_TYPE_OF_CHANNELS, SIGNATURE } from "./png_container.ts";
 import type { ImageShape } from "./png.ts";
 import type { RasterImage } from "./raster.ts";
@@ -118,6 +119,8 @@ async function* filtered(
   const filter = new RowFilter(size, channels * (depth / 8));
   const perBlock = Math.max(1, Math.floor(BLOCK_BYTES / (size + 1)));
   const block = Buffer.alloc(perBlock * (size + 1));
+  const atOnce = rowsAtOnce(size);
+  const pauses = new Pauses();
   let seen = 0;
   for await (const data of rows) {
     const count = data.length / samples;
@@ -126,6 +129,8 @@ async function* filtered(
     for (let first = 0; first < count; first += perBlock) {
       const last = Math.min(count, first + perBlock);
       for (let row = first; row < last; row++) {
+        // Before the first row, too: whoever made the rows may have held the event loop until now.
+        if ((row - first) % atOnce === 0) await pauses.pause();
         filter.put(data, row * samples, block, (row - first) * (size + 1));
       }
       yield block.subarray(0, (last - first) * (size + 1));

@@ -6,6 +6,9 @@ import { Counter, gaugeLines, Histogram } from "./metrics.ts";
 /** Upper bounds in seconds, from a small picture on a fast machine to a large one on a slow one. */
 const SECONDS = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100];
 
+/** Milliseconds between two looks at the event loop, which the histogram counts as delay. */
+const RESOLUTION_MS = 10;
+
 export class Accounts {
   readonly requests: Counter = new Counter(
     "spr2q_requests_total",
@@ -23,7 +26,9 @@ export class Accounts {
     "model",
   ]);
   readonly wait: Histogram = new Histogram("spr2q_wait_seconds", "Time in the queue.", SECONDS);
-  readonly #delay: IntervalHistogram = monitorEventLoopDelay({ resolution: 10 });
+  readonly #delay: IntervalHistogram = monitorEventLoopDelay({
+    resolution: RESOLUTION_MS,
+  });
   readonly #began: number = Date.now() / 1000;
 
   constructor() {
@@ -36,7 +41,7 @@ export class Accounts {
 
   /** The text of GET /metrics; the event loop's delay is that since the last call. */
   text(queue: JobQueue, draining: boolean): string {
-    const delay = this.#delay.percentile(99) / 1e9;
+    const delay = (this.#delay.percentile(99) / 1e6 - RESOLUTION_MS) / 1000;
     this.#delay.reset();
     const counted = [this.requests, this.jobs, this.pixels, this.received, this.sent];
     const lines = [
@@ -49,7 +54,7 @@ export class Accounts {
       ...gaugeLines(
         "nodejs_eventloop_delay_p99_seconds",
         "99th percentile of the event loop's delay since the last scrape.",
-        Number.isFinite(delay) ? delay : 0,
+        Number.isFinite(delay) ? Math.max(0, delay) : 0,
       ),
       ...gaugeLines("process_resident_memory_bytes", "Resident memory.", process.memoryUsage.rss()),
       ...gaugeLines("process_start_time_seconds", "Start of the server.", this.#began),

@@ -3,7 +3,7 @@
  * under test, an installed one; without it, it is the working tree.
  */
 import { spawn } from "node:child_process";
-import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { packageRoot } from "../../lib/binding.ts";
 
 /** How a child ended. */
@@ -22,7 +22,7 @@ export function runScript(
   args: readonly string[] = [],
   limit?: number,
 ): Promise<Ended> {
-  const path = join(packageRoot(), "test", "hazards", "scripts", script);
+  const path = fileURLToPath(new URL(`scripts/${script}`, import.meta.url));
   const command = [process.execPath, "--expose-gc", path, ...args];
   const limited = ["/bin/sh", "-c", `ulimit -v ${limit}; exec "$@"`, "sh", ...command];
   const [program, ...words] = limit === undefined ? command : limited;

@@ -3,9 +3,10 @@ import { createHash } from "node:crypto";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
-import { native } from "../../lib/binding.ts";
+import { native, packageRoot } from "../../lib/binding.ts";
 import type { RunMessage } from "../../lib/infer/calls.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
 import { decodePng, encodePng } from "../../lib/io/png.ts";
@@ -285,7 +286,7 @@ describe("a model for all threads", () => {
         const again = upscaler.share() !== undefined && upscaler.bits;
         parentPort.postMessage({ hash, bits: again, held: native().constantBytes() });
       });`;
-    const dist = new URL("../../dist/lib/", import.meta.url);
+    const dist = pathToFileURL(join(packageRoot(), "dist", "lib", "/"));
     const workerData = {
       shared,
       png: encodePng(image),

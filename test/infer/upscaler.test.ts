@@ -1,8 +1,9 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { Graph, Var } from "../../lib/autograd.ts";
 import { fillTransparent, keepFlat } from "../../lib/infer/alpha.ts";
 import { TileRunner } from "../../lib/infer/tiles.ts";
 import { chooseTiling } from "../../lib/infer/budget.ts";
+import { ShareReporter } from "../../lib/infer/progress.ts";
 import type { UpscaleOptions } from "../../lib/infer/settings.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
 import { fromRgbFloat, type RasterImage, toRgbFloat } from "../../lib/io/raster.ts";
@@ -237,15 +238,45 @@ describe("tiles", () => {
   });
 
   test("progress is told from 0 to 1, in between at most twenty times a second", async () => {
-    const told: { share: number; at: number }[] = [];
-    const onProgress = (share: number) => told.push({ share, at: performance.now() });
-    await upscale(picture(120, 120, 4), { tile: 16, onProgress });
-    const shares = told.map(({ share }) => share);
+    const shares: number[] = [];
+    const one = await upscaler();
+    const began = performance.now();
+    const onProgress = (share: number) => shares.push(share);
+    await one.run(picture(120, 120, 4), { tile: 16, onProgress }); // 128 tiles, of milliseconds each
+    const seconds = (performance.now() - began) / 1000;
     expect(shares[0]).toBe(0);
     expect(shares.at(-1)).toBe(1);
     expect(shares).toEqual([...new Set(shares)].sort((a, b) => a - b));
-    const between = told.slice(1, -1).map(({ at }, i) => at - told[i].at);
-    expect(Math.min(...between, 50)).toBeGreaterThanOrEqual(50);
+    expect(shares.slice(1, -1).length).toBeLessThanOrEqual(20 * seconds);
+  });
+
+  test("shares that come sooner than 50 ms after one that was told are left out", () => {
+    let now = 1000;
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
+    onTestFinished(() => clock.mockRestore());
+    const told: [number, number][] = [];
+    const reporter = new ShareReporter(
+      (share) => told.push([now, share]),
+      (error) => expect(error).toBeUndefined(),
+    );
+    for (const [at, share] of [
+      [1049, 0.1],
+      [1050, 0.2],
+      [1099, 0.3],
+      [1101, 0.2], // no further than what was told
+      [1102, 0.4],
+      [1500, 1], // left to finish()
+    ]) {
+      now = at;
+      reporter.update(share);
+    }
+    reporter.finish();
+    expect(told).toEqual([
+      [1000, 0],
+      [1050, 0.2],
+      [1102, 0.4],
+      [1500, 1],
+    ]);
   });
 
   test("within a single tile, progress comes from between the plan's steps", async () => {

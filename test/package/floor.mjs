@@ -1,4 +1,4 @@
-// node test/package/floor.mjs N: fails where a binary under prebuilds/ needs a glibc newer than 2.N.
+// node test/package/floor.mjs N: fails where a Linux binary under prebuilds/ needs a glibc newer than 2.N.
 import { readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -8,9 +8,9 @@ const prebuilds = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "pre
 const floor = Number(process.argv[2]);
 if (!Number.isInteger(floor)) throw new Error("which glibc? For example: floor.mjs 28");
 const files = readdirSync(prebuilds, { recursive: true }).filter((name) =>
-  /\.(node|so)$/.test(name),
+  /^linux-.*\.(node|so)$/.test(name),
 );
-if (files.length === 0) throw new Error("no binary is under prebuilds/");
+if (files.length === 0) throw new Error("no Linux binary is under prebuilds/");
 for (const name of files) {
   const needed = glibcOf(readLibrary(readFileSync(join(prebuilds, name))));
   console.log(`${name}: glibc 2.${needed}`);

@@ -2,16 +2,15 @@
  * The README's first three ways in, word for word, where the package is installed: command line,
  * library, server. The fourth, the queue, is in examples/bullmq/test/readme.test.js.
  */
-import { execFile, spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
+import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { beforeAll, expect, onTestFinished, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { packageRoot } from "../../lib/binding.ts";
 import { decodePng } from "../../lib/io/png.ts";
-import { app, node, program } from "./installed.ts";
+import { app, node, startServer } from "./installed.ts";
 
 const readme = readFileSync(join(packageRoot(), "README.md"), "utf8");
 
@@ -71,15 +70,9 @@ if (!hasCurl) console.log("skipped: curl is not installed");
 test.skipIf(!hasCurl)("the commands below As a server", async () => {
   const [serve, curl] = block("### As a server").trim().split("\n");
   const words = serve.split("#")[0].trim().split(" ");
-  expect(words.slice(0, 2)).toEqual(["npx", "spr2q"]);
+  expect(words.slice(0, 3)).toEqual(["npx", "spr2q", "serve"]);
   await rm(join(app, "large.png"), { force: true });
-  const child = spawn(process.execPath, [program, ...words.slice(2), "--port", "0"], {
-    cwd: app,
-    env,
-  });
-  onTestFinished(() => void child.kill("SIGKILL"));
-  let url: string | undefined;
-  while (!url) url = /listening on (\S+)/.exec(String(await once(child.stdout, "data")))?.[1];
+  const { url } = await startServer(words.slice(3));
   expect(curl).toContain("http://127.0.0.1:8080/");
   await shell(curl.replace("http://127.0.0.1:8080", url));
   expect(sizeOf("large.png")).toEqual(doubled("photos/harbour.png"));

@@ -3,15 +3,16 @@
 //   --prepare         only packs and installs, for other tests to run on (SPR2Q_PACKAGE)
 //   --tarball FILE    installs that one instead of what the working tree packs to
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { existsSync, mkdirSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 const place = join(root, "build-package");
 const app = join(place, "app");
 const has = (tool) => !spawnSync(tool, ["--version"]).error;
-const npm = (args, cwd) => execFileSync("npm", args, { cwd, encoding: "utf8" });
+const npm = (args, cwd, env = process.env) =>
+  execFileSync("npm", args, { cwd, env, encoding: "utf8" });
 
 /** What cross builds need. */
 const CROSS = {
@@ -65,11 +66,17 @@ function packAll(tarball) {
   return [packed.filename, ...dependencies].map((name) => join(place, name));
 }
 
+/** Installs where Node and npm are all there is on the path: no compiler, no shell, no git. */
 function install(tarballs) {
-  mkdirSync(app, { recursive: true });
+  const path = join(place, "path");
+  for (const folder of [app, path]) mkdirSync(folder, { recursive: true });
+  const folders = process.env.PATH.split(delimiter);
+  const found = folders.map((folder) => join(folder, "npm")).find((file) => existsSync(file));
+  symlinkSync(process.execPath, join(path, "node"));
+  symlinkSync(realpathSync(found), join(path, "npm"));
   writeFileSync(join(app, "package.json"), '{ "name": "app", "private": true }\n');
   const flags = ["--offline", "--ignore-scripts", "--no-audit", "--no-fund"];
-  npm(["install", ...flags, ...tarballs], app);
+  npm(["install", ...flags, ...tarballs], app, { PATH: path, HOME: place });
 }
 
 rmSync(place, { recursive: true, force: true });

@@ -1,17 +1,12 @@
 /** How late timers are while images are upscaled for ten seconds, and while nothing happens. */
-import { monitorEventLoopDelay } from "node:perf_hooks";
 import { modelPath, picture, report, sleep, spr2q } from "./common.mjs";
-
-const RESOLUTION = 1; // ms; the histogram counts from one timer to the next, this included
+import { watch } from "./delay.mjs";
 
 async function delayDuring(work) {
-  const histogram = monitorEventLoopDelay({ resolution: RESOLUTION });
-  histogram.enable();
+  const { histogram, seen } = watch();
   await work();
   histogram.disable();
-  const ms = (ns) => ns / 1e6 - RESOLUTION;
-  const [p50, p99] = [50, 99].map((p) => ms(histogram.percentile(p)));
-  return { p50, p99, max: ms(histogram.max), count: histogram.count };
+  return seen();
 }
 
 const upscaler = await spr2q.Upscaler.load(modelPath);
