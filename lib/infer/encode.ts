@@ -12,17 +12,16 @@ import { ALIGNMENT, type Life, placeBuffers, placeWithin, roundUp } from "./aren
 import { inBands } from "./bands.ts";
 import { fuseCodedAttentions, fuseCodedConvolutions, fuseCodedLinears, STREAMED } from "./fuse.ts";
 import {
-  type Caller,
   foldConstants,
   gateInConvolution,
   gatherBehindScan,
-  hostCaller,
   isArray,
   packWeights,
   recomputeShallow,
 } from "./rewrite.ts";
-import { type Joins, rowWise, type Segment, segmentsOf } from "./segments.ts";
+import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 import { shareRows } from "./sharing.ts";
+import { CPU, type Target } from "./target.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
 const TILE_BYTES = 512 * 1024;
@@ -143,18 +142,6 @@ interface Settled {
   /** Those that do not. */
   readonly shortLived: ReadonlySet<ArrayBuffer>;
 }
-
-/** What runs a list. */
-export interface Target {
-  /** Makes the constants, so that they are those of the backend that runs the list. */
-  readonly caller: Caller;
-  /** What may be part of a segment. */
-  readonly joins: Joins;
-  /** True where a thread has memory of its own for a tile of a segment's rows; a GPU has none. */
-  readonly tiled: boolean;
-}
-
-const CPU: Target = { caller: hostCaller, joins: rowWise, tiled: true };
 
 function settle(
   calls: readonly TracedCall[],

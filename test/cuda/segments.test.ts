@@ -8,8 +8,7 @@ import { describeCuda, type F32, native, type U8 } from "../../lib/binding.ts";
 import { addressOf, DeviceMemory, readable } from "../../lib/device.ts";
 import { encode } from "../../lib/infer/encode.ts";
 import { Plan } from "../../lib/infer/plan.ts";
-import { hostCaller } from "../../lib/infer/rewrite.ts";
-import { joinsOnDevice } from "../../lib/infer/segments.ts";
+import { deviceTarget } from "../../lib/infer/target.ts";
 import { readSafetensors } from "../../lib/io/safetensors.ts";
 import { packStudent, unpackModel } from "../../lib/quant/pack.ts";
 import { policyFor } from "../../lib/quant/policy.ts";
@@ -85,8 +84,7 @@ function everyOp(rows: number, x: F32, y: F32, bits: number): TracedCall[] {
 
 /** The result on the GPU, and kernels of one run. */
 function onDevice(calls: TracedCall[], x: F32, y: F32, fused: boolean): [F32, number] {
-  const target = { caller: hostCaller, joins: joinsOnDevice, tiled: false };
-  const { code: list, constants, arenaBytes } = encode(calls, x, y, fused, 0, target);
+  const { code: list, constants, arenaBytes } = encode(calls, x, y, fused, 0, deviceTarget());
   const sizes = [arenaBytes, x.length, y.length] as const;
   const plan = native().createDevicePlan(Float64Array.from(list), constants, ...sizes);
   const graph = new Graph("running", new DeviceMemory());
