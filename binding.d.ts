@@ -60,8 +60,11 @@ export interface NativeBinding {
   peakBytes(restart: boolean): number;
   /** Bytes of the constants that plans hold; equal ones of all plans and workers are held once. */
   constantBytes(): number;
-  /** Tells the garbage collector of memory that it cannot see: bytes more, or fewer below zero. */
-  adjustMemory(bytes: number): void;
+  /**
+   * Tells the garbage collector of memory that it cannot see: bytes more, or fewer below zero.
+   * Returns all bytes outside of its heap that it knows of.
+   */
+  adjustMemory(bytes: number): number;
   /**
    * Opens the CUDA library at that path and asks it for its devices; never throws for what it
    * finds. A library over host memory becomes one more of {@link backends}.

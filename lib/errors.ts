@@ -39,8 +39,10 @@ export type ErrorCode = keyof typeof ERROR_CODES;
 
 /** Every error that spr2q throws on purpose. Branch on `code`, show `message`. */
 export class Spr2qError extends Error {
+  /** A key of {@link ERROR_CODES}; stable between releases. */
   readonly code: ErrorCode;
 
+  /** An error under `code`; `options.cause` is what led to it. */
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.name = "Spr2qError";

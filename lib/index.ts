@@ -17,7 +17,9 @@ export type {
   UpscaleOptions,
   UpscalerOptions,
 } from "./infer/settings.ts";
-export type { ImageRows } from "./infer/rows.ts";
+export type { ImageRows, Rows } from "./infer/rows.ts";
+export type { TileChoice } from "./infer/budget.ts";
+export type { RoutingMode } from "./nn/routing.ts";
 export type { SharedModel } from "./infer/share.ts";
 export type { RunMessage } from "./infer/calls.ts";
 export { type Model, openModel } from "./infer/model.ts";
@@ -33,10 +35,29 @@ export {
   quantizeModel,
 } from "./methods/quantize.ts";
 export { METHODS, methodNamed } from "./methods/registry.ts";
-export type { Method } from "./train/method.ts";
+export type { Method, RoutingTable } from "./train/method.ts";
 export type { Leads, Scope } from "./quant/policy.ts";
-export { RECIPES, type Recipe, type RecipeName } from "./quant/recipes.ts";
-export type { TrainEvent } from "./train/events.ts";
+export {
+  type GateKind,
+  type Rates,
+  RECIPES,
+  type Recipe,
+  type RecipeName,
+  type Tuning,
+} from "./quant/recipes.ts";
+export type {
+  CheckpointEvent,
+  DoneEvent,
+  EvalEvent,
+  Position,
+  RouteEvent,
+  Stage,
+  StageEvent,
+  StartEvent,
+  StateEvent,
+  StepEvent,
+  TrainEvent,
+} from "./train/events.ts";
 export type { EventRun } from "./events.ts";
 
 /* Measuring */
@@ -47,14 +68,23 @@ export {
   evaluateFolder,
   type ImageScore,
   type ScoreEvent,
+  type ScoreOptions,
 } from "./infer/evaluate.ts";
 export { psnrY } from "./metrics/psnr.ts";
 export { ssimY } from "./metrics/ssim.ts";
 
 /* Images and files */
-export { decodePng, encodePng, type ImageShape, type RasterImage, readPng } from "./io/png.ts";
+export {
+  type DecodeOptions,
+  decodePng,
+  encodePng,
+  type ImageShape,
+  type RasterImage,
+  readPng,
+} from "./io/png.ts";
 export { decodeImage, outlineBytes, readImage } from "./io/pictures.ts";
-export { readWeights } from "./io/weights.ts";
+export { readWeights, type WeightFile } from "./io/weights.ts";
+export type { HostTensor, TensorMap } from "./io/host_tensor.ts";
 
 /* CPU or GPU */
 export type { DeviceChoice } from "./device.ts";

@@ -15,17 +15,21 @@ let count = 0;
 export interface RunMessage {
   /** Counts the calls of this thread. */
   readonly id: number;
+  /** What was called; png() is a "stream" too. */
   readonly kind: "run" | "save" | "stream";
   /** The image, its sides in pixels. */
   readonly image: ImageShape;
-  /** Factor by which both sides grow, and bits of the model. */
+  /** Factor by which both sides grow. */
   readonly scale: number;
+  /** Bits of weights and activations; 32 for a float model. */
   readonly bits: number;
+  /** Where the network runs. */
   readonly device: string;
   /** Milliseconds from the call to its turn. */
   waited: number;
-  /** Set at the end: milliseconds that the work took, and how it failed where it did. */
+  /** Set at the end: milliseconds that the work took, waiting left out. */
   milliseconds?: number;
+  /** Set at the end where the call failed: what it rejects with. */
   error?: Error;
 }
 

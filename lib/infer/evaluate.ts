@@ -14,18 +14,25 @@ import { type RunOptions, TileRunner, type Tiling } from "./tiles.ts";
 
 /** Quality of one image. */
 export interface ImageScore {
+  /** Name of its file. */
   readonly name: string;
+  /** dB on Y; see {@link psnrY}. */
   readonly psnr: number;
+  /** At most 1, on Y; see {@link ssimY}. */
   readonly ssim: number;
 }
 
 /** Means over a folder, and each image. */
 export interface Evaluation {
+  /** Mean dB on Y. */
   readonly psnr: number;
+  /** Mean SSIM on Y. */
   readonly ssim: number;
   /** Bicubic only: mean dB on luma alone, the protocol of published bicubic rows. */
   readonly psnrLuma?: number;
+  /** Each image, in the order of their names. */
   readonly images: readonly ImageScore[];
+  /** Seconds from the first image to the last, reading and measuring included. */
   readonly seconds: number;
 }
 
@@ -34,9 +41,11 @@ export type Upscale = (lr: RasterImage) => RasterImage | Promise<RasterImage>;
 
 /** One image was measured. */
 export interface ScoreEvent extends ImageScore {
+  /** The only kind of event. */
   readonly type: "image";
   /** Images measured, this one included, of `total`. */
   readonly done: number;
+  /** Images of the folder. */
   readonly total: number;
 }
 
@@ -48,10 +57,13 @@ export interface EvaluateOptions {
   readonly lr?: string;
   /** Default "none": whole images, as published. */
   readonly tile?: Tiling;
+  /** Default "sampled", which the published numbers need. */
   readonly routing?: RoutingMode;
+  /** Seed of the sampled routing; default 0. */
   readonly seed?: number;
   /** Default "auto"; see LoadOptions of the upscaler. */
   readonly device?: DeviceChoice;
+  /** Ends it, in the middle of an image too: ERR_ABORTED. */
   readonly signal?: AbortSignal;
 }
 
@@ -80,13 +92,14 @@ export function evaluate(
 
 /** How images are run, and where. */
 export interface ScoreOptions extends RunOptions {
+  /** Default "cpu". */
   readonly device?: "cpu" | "cuda";
 }
 
 /**
  * Upscales the LR twin of each HR image and compares on the Y channel of 8-bit images, `scale`
  * border pixels left out. `model` null means bicubic interpolation. LR images come from `lrDir`, or
- * are made by MATLAB's bicubic.
+ * are made by MATLAB's bicubic. Rejects as {@link evaluate} does.
  */
 export async function evaluateFolder(
   model: Model | null,

@@ -8,11 +8,12 @@ import type { ImageShape } from "../io/png.ts";
 import { type RasterImage, rgbReader } from "../io/raster.ts";
 import type { PixelSource } from "./mirror.ts";
 
-/** Arrays of one or more whole rows of samples, from top to bottom. */
+/** Arrays of one or more whole rows of samples, from top to bottom; see {@link ImageRows}. */
 export type Rows = AsyncIterable<RasterImage["data"]> | Iterable<RasterImage["data"]>;
 
 /** An image whose rows come one after the other, each used up before the next is asked for. */
 export interface ImageRows extends ImageShape {
+  /** Arrays of whole rows of samples, all of them `height` rows together. */
   readonly rows: Rows;
 }
 

@@ -62,8 +62,9 @@ export interface RunImageOptions extends UpscaleOptions {
 
 /** What {@link Upscaler.save} did. */
 export interface Saved {
-  /** Sides of the result in pixels. */
+  /** Columns of the result, in pixels. */
   readonly width: number;
+  /** Rows of the result, in pixels. */
   readonly height: number;
   /** How the image was cut. */
   readonly tiling: Tiling;
@@ -71,8 +72,9 @@ export interface Saved {
 
 /** Finished rows of a result, all channels interleaved. */
 export interface Band {
-  /** First row in the result, and how many. */
+  /** First row in the result, from 0. */
   readonly y: number;
+  /** How many rows, each `scale` times as wide as the image. */
   readonly height: number;
   /** Samples of those rows; the receiver's to keep. */
   readonly data: Uint8Array | Uint16Array;
@@ -80,8 +82,9 @@ export interface Band {
 
 /** What {@link Upscaler.stats} tells. */
 export interface Stats {
-  /** Runs that wait for their turn, and the one that has it (0 or 1). */
+  /** Runs that wait for their turn. */
   readonly queued: number;
+  /** The run that has its turn: 0 or 1. */
   readonly running: number;
   /** Runs that came to their end. */
   readonly finished: number;

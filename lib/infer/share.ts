@@ -40,20 +40,33 @@ interface SharedCodes {
  * {@link Upscaler.load}. Its contents are for this version of spr2q only.
  */
 export interface SharedModel {
+  /** Tells it from other messages. */
   readonly kind: "spr2q-shared-model";
+  /** The file that the model was read from. */
   readonly path: string;
+  /** The file's own entries; empty for a .pth file. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** SHA-256 of the file's bytes, in hexadecimal. */
   readonly sha256: string;
+  /** Names and bytes of the stored tensors. */
   readonly stored: ReadonlyMap<string, number>;
   /** Bytes of all weights, bounds and codes. */
   readonly bytes: number;
+  /** Name of the network's family. */
   readonly architecture: string;
+  /** Its sizes. */
   readonly config: NetworkConfig;
+  /** Tensors of the network by name, over shared memory. */
   readonly weights: ReadonlyMap<string, SharedTensor>;
+  /** Bounds, codes and rotations by site, and the policy they belong to; null at full precision. */
   readonly quantised: {
+    /** Bits, scope and kinds of bounds. */
     readonly policy: Policy;
+    /** Bounds of each quantised site. */
     readonly bounds: ReadonlyMap<string, SharedBounds>;
+    /** Packed codes of each quantised weight. */
     readonly codes: ReadonlyMap<string, SharedCodes>;
+    /** Orthonormal matrices of the sites whose inputs are turned. */
     readonly rotations: ReadonlyMap<string, SharedTensor>;
   } | null;
 }
@@ -65,7 +78,7 @@ export function isShared(source: string | SharedModel): source is SharedModel {
 
 const known = new WeakMap<Model, SharedModel>();
 /** Shared memory is no isolate's, so the garbage collector has to be told of it. */
-const gone = new FinalizationRegistry<number>((bytes) => native().adjustMemory(-bytes));
+const gone = new FinalizationRegistry<number>((bytes) => void native().adjustMemory(-bytes));
 
 /** `model` in shared memory; the same object for every call with the same model. */
 export function shareModel(model: Model): SharedModel {

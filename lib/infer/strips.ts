@@ -146,22 +146,21 @@ class Walk {
         this.onShare,
       );
       this.#pauses.restart();
-      await this.#paste(piece, piece.y - row.keepFrom * this.#scale, data, channels, colours);
+      await this.#paste(piece, data, channels, colours);
       this.onTile();
     }
   }
 
-  /** Samples of a piece, whose first row is row `top` of the strip. */
+  /** Samples of a piece, which begins with the strip's first row. */
   async #paste(
     piece: Piece,
-    top: number,
     data: RasterImage["data"],
     channels: number,
     colours: 1 | 3,
   ): Promise<void> {
     const atOnce = rowsAtOnce(piece.width * 3);
     for (let y = 0; y < piece.height; y += atOnce) {
-      this.#pasteRows(piece, y, Math.min(y + atOnce, piece.height), top, data, channels, colours);
+      this.#pasteRows(piece, y, Math.min(y + atOnce, piece.height), data, channels, colours);
       await this.#pauses.pause();
       this.#options.signal?.throwIfAborted();
     }
@@ -171,7 +170,6 @@ class Walk {
     piece: Piece,
     first: number,
     last: number,
-    top: number,
     data: RasterImage["data"],
     channels: number,
     colours: 1 | 3,
@@ -180,7 +178,7 @@ class Walk {
     const peak = this.#image.depth === 8 ? 255 : 65535;
     for (let y = first; y < last; y++) {
       let at = piece.offset + y * piece.stride;
-      let to = ((top + y) * wide + piece.x) * channels;
+      let to = (y * wide + piece.x) * channels;
       for (let x = 0; x < piece.width; x++, at += 3, to += channels) {
         if (colours === 1) {
           const sum = piece.data[at] + piece.data[at + 1] + piece.data[at + 2];

@@ -17,12 +17,16 @@ export type Tiling = "none" | "official" | number;
 
 /** What sampled and argmax routing need to know. */
 export interface Routing {
+  /** How tokens get their classes. */
   readonly routing: RoutingMode;
+  /** Seed of the sampled routing. */
   readonly seed: number;
 }
 
 export interface RunOptions extends Routing {
+  /** How images are cut. */
   readonly tiling: Tiling;
+  /** Stops the run: ERR_ABORTED. */
   readonly signal?: AbortSignal;
   /** Called with the share done, 1 at the end; it must not throw. */
   readonly onProgress?: (share: number) => void;

@@ -1,8 +1,7 @@
 /**
  * Enlarges images of any kind that PNG knows with one model: as a whole (run), strip by strip into a
- * file (save), or strip by strip to whoever asks (stream). Images smaller than half a window are
- * mirrored up to it, and the result is cropped again. How kinds of images are handled: strips.ts; how
- * much memory it takes: budget.ts; in which order runs go: queue.ts.
+ * file (save) or to whoever asks (stream). Those smaller than half a window are mirrored up to it and
+ * cropped again. Kinds of images: strips.ts; memory: budget.ts; the order of runs: queue.ts.
  */
 import { native, setThreads } from "../binding.ts";
 import { chosenDevice } from "../device.ts";
@@ -48,6 +47,7 @@ interface Engine {
  */
 export class Upscaler {
   #engine: Engine | null;
+  /** Where the network runs. */
   readonly device: "cpu" | "cuda";
   readonly #defaults: UpscalerOptions;
   readonly #calls = new Calls();

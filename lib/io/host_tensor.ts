@@ -12,8 +12,11 @@ export type HostData = Float32Array | Uint16Array | Uint8Array | Int32Array | Bi
 
 /** A row-major tensor in host memory; `data.length` is the product of `shape`. */
 export interface HostTensor {
+  /** Sides, slowest first; none for a scalar. */
   readonly shape: readonly number[];
+  /** How the file stores its elements. */
   readonly dtype: HostDtype;
+  /** Elements; 16-bit floats as their bits. */
   readonly data: HostData;
 }
 

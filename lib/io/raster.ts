@@ -6,10 +6,15 @@ import { expected, Spr2qError } from "../errors.ts";
 
 /** Grey, grey + alpha, RGB, RGBA; 8 or 16 bits a sample. `data.length` = height * width * channels. */
 export interface RasterImage {
+  /** Columns, in pixels. */
   readonly width: number;
+  /** Rows, in pixels. */
   readonly height: number;
+  /** Samples of a pixel: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha (straight, not premultiplied). */
   readonly channels: 1 | 2 | 3 | 4;
+  /** Bits of a sample. */
   readonly depth: 8 | 16;
+  /** Samples from 0 to 2^depth - 1, interleaved by pixel, row by row from the top. */
   readonly data: Uint8Array | Uint16Array;
 }
 

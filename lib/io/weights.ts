@@ -15,6 +15,7 @@ const MAX_WEIGHT_BYTES = 2 ** 31 - 1;
 
 /** A weight file once read. */
 export interface WeightFile {
+  /** Tensors by name: shape, element type, values. */
   readonly tensors: TensorMap;
   /** The `__metadata__` of a safetensors file; empty for a .pth file. */
   readonly metadata: Record<string, string>;

@@ -8,6 +8,7 @@ import { type Graph, Var } from "../autograd.ts";
 import type { I32 } from "../binding.ts";
 import type { Memory } from "../tensor.ts";
 
+/** How MambaIRv2 gives a token its class: drawn by the classes' odds, or the likeliest. */
 export type RoutingMode = "sampled" | "argmax";
 
 /** How a forward pass routes; one object serves one pass. */

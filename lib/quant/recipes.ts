@@ -8,25 +8,37 @@ import type { RectifierInit } from "./rectifier.ts";
 
 /** A schedule of training with its rates and losses; see the head of this file. */
 export interface Recipe {
+  /** Its name in {@link RECIPES}. */
   readonly name: RecipeName;
+  /** Steps of RGT, which trains bounds, rectifiers and gates (lib/quant/README.md). */
   readonly iterations: number;
+  /** Steps of OSRC, which trains the gates alone. */
   readonly osrcIterations: number;
+  /** Patches of a step. */
   readonly batch: number;
   /** LR pixels a side. */
   readonly patch: number;
+  /** Adam's decay of the first moment. */
   readonly beta1: number;
+  /** Adam's decay of the second moment. */
   readonly beta2: number;
   /** Adam's epsilon for plain mean-L1; `released` carries the authors' loss scale in it. */
   readonly epsilon: (scale: number, patch: number) => number;
+  /** Of the rates: a half cosine down to 0, or none. */
   readonly schedule: "cosine" | "constant";
   /** Adam's rates in RGT. */
   readonly rates: (bits: number, scope: Scope) => Rates;
+  /** Whether a bound's rate is a fraction of its site's range. */
   readonly relativeBounds: boolean;
+  /** Adam's rate in OSRC. */
   readonly osrcRate: number;
   /** Weight of the mean relative squared error of the layers' outputs. */
   readonly featureWeight: number;
+  /** From where rectifiers start. */
   readonly rectifierInit: RectifierInit;
+  /** How rectifiers are gated. */
   readonly gate: GateKind;
+  /** What moves a weight. */
   readonly tuning: Tuning;
   /** Patches of the calibration batch, at `patch` pixels a side or 64, whichever is larger. */
   readonly calibrationPatches: number;

@@ -22,9 +22,11 @@ export type Stage =
 
 /** First event of a run, and of each resumption. */
 export interface StartEvent {
+  /** Tells it from other events. */
   readonly type: "start";
   /** The command that makes this run again. */
   readonly command: string;
+  /** Seed of the run. */
   readonly seed: number;
   /** Set where the run goes on from a checkpoint. */
   readonly resumedFrom?: Position;
@@ -34,7 +36,9 @@ export interface StartEvent {
 
 /** A stage begins. */
 export interface StageEvent {
+  /** Tells it from other events. */
   readonly type: "stage";
+  /** Which one. */
   readonly stage: Stage;
   /** How many iterations it will have. */
   readonly iterations: number;
@@ -42,24 +46,33 @@ export interface StageEvent {
 
 /** One optimiser step (or the mean of the steps since the last event). */
 export interface StepEvent {
+  /** Tells it from other events. */
   readonly type: "step";
+  /** The stage that it belongs to. */
   readonly stage: Stage;
   /** Iterations done, from 1. */
   readonly iteration: number;
+  /** Iterations of the stage. */
   readonly iterations: number;
-  /** The loss and its parts: distance of pixels, distance of features (unweighted). */
+  /** The loss, weighted sum of the two below. */
   readonly loss: number;
+  /** Mean absolute distance of pixels in 0..1 from the teacher's. */
   readonly pixel: number;
+  /** Mean relative squared distance of the layers' outputs from the teacher's. */
   readonly feature: number;
   /** Learning rate of this step. */
   readonly rate: number;
+  /** Seconds that the rest of the stage takes at its pace so far. */
   readonly secondsLeft: number;
 }
 
 /** Quality on a held-out crop. */
 export interface EvalEvent {
+  /** Tells it from other events. */
   readonly type: "eval";
+  /** The stage that it belongs to. */
   readonly stage: Stage;
+  /** Iterations of the stage that were done. */
   readonly iteration: number;
   /** dB on the luma channel. */
   readonly psnr: number;
@@ -67,38 +80,56 @@ export interface EvalEvent {
 
 /** Where the trained quantities are: taken some fifty times a stage, for plots. */
 export interface StateEvent {
+  /** Tells it from other events. */
   readonly type: "state";
+  /** The stage that it belongs to. */
   readonly stage: Stage;
   /** Iterations done; 0 before the first. */
   readonly iteration: number;
   /** Median range (upper - lower bound) by kind of site. */
   readonly ranges: Readonly<Record<string, number>>;
-  /** Of each layer's largest gate the median and the greatest; null without static gates. */
-  readonly largestGate: { readonly median: number; readonly greatest: number } | null;
+  /** Of each layer's largest gate; null without static gates. */
+  readonly largestGate: {
+    /** Their median. */
+    readonly median: number;
+    /** The greatest of them. */
+    readonly greatest: number;
+  } | null;
 }
 
 /** A checkpoint was written. */
 export interface CheckpointEvent {
+  /** Tells it from other events. */
   readonly type: "checkpoint";
+  /** The stage that it belongs to. */
   readonly stage: Stage;
+  /** Iterations of the stage that were done. */
   readonly iteration: number;
+  /** Its path. */
   readonly file: string;
 }
 
 /** The routing table of the finished model: gates of every rectified layer, on the simplex. */
 export interface RouteEvent {
+  /** Tells it from other events. */
   readonly type: "route";
+  /** Gates by layer, each list with a sum of 1. */
   readonly layers: Readonly<Record<string, readonly number[]>>;
-  /** Which gates were kept, and the losses that decided it; null where OSRC did not run. */
+  /** Which gates were kept: those of OSRC ("calibrated") where they lost no more, else of RGT. */
   readonly kept: "calibrated" | "trained";
+  /** Mean calibration loss before OSRC; null where it did not run. */
   readonly lossBefore: number | null;
+  /** The same after it. */
   readonly lossAfter: number | null;
 }
 
 /** Last event of a run. */
 export interface DoneEvent {
+  /** Tells it from other events. */
   readonly type: "done";
+  /** Seconds that the run took since it was started or resumed. */
   readonly seconds: number;
+  /** What the command prints at its end. */
   readonly summary: Readonly<Record<string, string | number | boolean>>;
 }
 
@@ -115,7 +146,9 @@ export type TrainEvent =
 
 /** A point in a run: `iteration` iterations of `stage` are done. */
 export interface Position {
+  /** A stage of the run. */
   readonly stage: Stage;
+  /** Iterations of it that are done. */
   readonly iteration: number;
 }
 

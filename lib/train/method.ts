@@ -94,9 +94,12 @@ export interface StepResult extends Losses {
 
 /** Routing table: gates of every rectified layer. */
 export interface RoutingTable {
+  /** Gates by layer, each list with a sum of 1. */
   readonly layers: Readonly<Record<string, readonly number[]>>;
-  /** Mean calibration loss before and after OSRC; null where OSRC did not run. */
+  /** Mean calibration loss before OSRC; null where it did not run. */
   readonly lossBefore: number | null;
+  /** The same after it. */
   readonly lossAfter: number | null;
+  /** Which gates were kept: those of OSRC ("calibrated") where they lost no more, else of RGT. */
   readonly kept: "calibrated" | "trained";
 }

@@ -31,28 +31,41 @@ import { runStage } from "./stages.ts";
 import { stateOf } from "./state.ts";
 
 export interface RunOptions {
+  /** Bits of weights and activations: 8, 4, 2 or 1. */
   readonly bits: number;
+  /** Folder of HR images, each side at least `patch` x scale pixels. */
   readonly train: string;
+  /** Folder for the results; made where it is missing. */
   readonly out: string;
   /** Default: the method's own. */
   readonly recipe?: RecipeName;
   /** Default: the method's own. */
   readonly scope?: Scope;
+  /** Switches single leads on or off; default: the scope's. */
   readonly leads?: Partial<Leads>;
-  /** Rank of a rectifier, number of rectifiers a layer (0: bounds only); methods without ignore them. */
+  /** Rank of a rectifier; methods without ignore it. */
   readonly rank: number;
+  /** Rectifiers of a layer, 0 for bounds only; methods without ignore it. */
   readonly rectifiers: number;
   /** Condition the weights before anything else (CondiQuant); spr2q only, default false. */
   readonly condition?: boolean;
+  /** Steps of RGT; default: the recipe's. */
   readonly iterations?: number;
+  /** Steps of OSRC; default: the recipe's. */
   readonly osrc?: number;
+  /** Patches of a step; default: the recipe's. */
   readonly batch?: number;
+  /** LR pixels a side of a patch; default: the recipe's. */
   readonly patch?: number;
-  /** Gates of the rectifiers, and what is tuned; default: the recipe's. spr2q only. */
+  /** Gates of the rectifiers; default: the recipe's. spr2q only. */
   readonly gate?: GateKind;
+  /** What is tuned; default: the recipe's. spr2q only. */
   readonly tuning?: Tuning;
+  /** Of patches, rectifiers and sampled routing; the same seed ends in the same bytes. */
   readonly seed: number;
+  /** Go on from the checkpoint in `out`, where there is one; default false. */
   readonly resume?: boolean;
+  /** Ends the run, leaving a checkpoint: ERR_ABORTED. */
   readonly signal?: AbortSignal;
   /** Where to train; default the CPU. "cuda" where there is none is ERR_GPU_UNAVAILABLE. */
   readonly device?: DeviceChoice;
@@ -62,13 +75,17 @@ export interface RunOptions {
 
 /** What a finished run hands over. */
 export interface QuantizeResult {
+  /** Path of model.safetensors. */
   readonly model: string;
   /** Null for methods without routing. */
   readonly table: RoutingTable | null;
+  /** The quantised network as trained; internal, for this version only. */
   readonly student: Student;
   /** Input-dependent gates as trained; the file has their mean. None where gates are static. */
   readonly dynamicGates: ReadonlyMap<string, DynamicGate>;
+  /** Bytes of model.safetensors. */
   readonly bytes: number;
+  /** Seconds that this call took. */
   readonly seconds: number;
   /** What the run was made with, as its log and file say. */
   readonly settings: Settings;

@@ -115,10 +115,11 @@ Napi::Value constant_bytes_held(const Napi::CallbackInfo& info) {
 
 constexpr double kMostAdjusted = 1099511627776.0;  // 2^40: the collector works harder for each
 
-// adjustMemory(bytes): tells the garbage collector of memory that it cannot see.
+// adjustMemory(bytes): tells the garbage collector of memory that it cannot see; all that it knows of.
 Napi::Value adjust_memory(const Napi::CallbackInfo& info) {
-  Napi::MemoryManagement::AdjustExternalMemory(info.Env(), whole_number(info[0], "adjustMemory: bytes", -kMostAdjusted, kMostAdjusted));
-  return info.Env().Undefined();
+  const int64_t change = whole_number(info[0], "adjustMemory: bytes", -kMostAdjusted, kMostAdjusted);
+  const int64_t all = Napi::MemoryManagement::AdjustExternalMemory(info.Env(), change);
+  return Napi::Number::New(info.Env(), static_cast<double>(all));
 }
 
 // openCuda(path): { code, text, hostMemory, devices: [{ name, architecture, memoryBytes }] }.

@@ -24,6 +24,14 @@ test("nor are those of a server during ten seconds of four clients' pictures", a
   expect(busy.p99).toBeLessThan(MOST_LATE + Math.max(0, idle.p99 - IDLE));
 });
 
+test("libuv's threads are not the addon's: neither waits for the other", async () => {
+  const { models, runsLeft, libuv, hashesLeft, width } = await resultOf("threadpool.mjs");
+  expect(models).toBe(2 * libuv);
+  expect(runsLeft).toBeGreaterThanOrEqual(models - 1); // a file was read while all worked
+  expect(hashesLeft).toBe(libuv); // a run came to its end while all hashed
+  expect(width).toBe(40);
+});
+
 test("an abort rejects within 100 ms, and the work behind it stops", async () => {
   const { codes, slowest, late, worked, width } = await resultOf("abort.mjs");
   console.log(

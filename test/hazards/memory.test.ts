@@ -28,3 +28,12 @@ test.skipIf(process.platform !== "linux")(
     expect(width).toBe(40);
   },
 );
+
+test("the garbage collector is told of a run's memory while it works, and of shared weights", async () => {
+  const { before, working, arena, after, bytes, sharing } = await resultOf("reported.mjs");
+  expect(arena).toBeGreaterThan(50e6);
+  expect(working - before).toBeGreaterThan(0.9 * arena); // threads' scratch is not told
+  expect(after - before).toBeLessThan(1e6);
+  expect(bytes).toBeGreaterThan(300e3);
+  expect(sharing - after).toBeGreaterThanOrEqual(bytes);
+});

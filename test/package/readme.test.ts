@@ -8,9 +8,9 @@ import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { beforeAll, expect, test } from "vitest";
-import { packageRoot } from "../../lib/binding.ts";
+import { packageRoot, packageVersion } from "../../lib/binding.ts";
 import { decodePng } from "../../lib/io/png.ts";
-import { app, node, startServer } from "./installed.ts";
+import { app, node, place, startServer } from "./installed.ts";
 
 const readme = readFileSync(join(packageRoot(), "README.md"), "utf8");
 
@@ -38,7 +38,9 @@ const lines = block("## Use").trim().split("\n");
 beforeAll(async () => {
   const made = ["photos", "run", "larger", "two", "large.png", "wall.png", "bands.png"];
   for (const name of made) await rm(join(app, name), { recursive: true, force: true });
-  expect(lines[0]).toMatch(/^npm install spr2q /); // run.mjs has done that
+  const tarball = `spr2q-${packageVersion()}.tgz`;
+  expect(lines[0]).toBe(`npm install CLONE/${tarball}`); // run.mjs has done that
+  expect(existsSync(join(place, tarball))).toBe(true);
   await shell(lines[1]); // pictures, which the other ways in need too
 });
 
