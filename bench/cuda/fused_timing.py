@@ -41,10 +41,11 @@ def optimiser_rows(device, row, torch, torch_microseconds):
 
 
 def packed_layer(device, inputs, outputs):
-    packed = device.empty((2 * inputs + 12) * outputs, 1)
+    padded, wide = (inputs + 3) // 4 * 4, (outputs + 15) // 16 * 16
+    packed = device.empty((2 * padded + 12) * wide, 1)
     device.op(
         "pack_coded_linear",
-        weight=device.codes(outputs * inputs // 2, 8),
+        weight=device.codes(outputs * ((inputs + 1) // 2), 8),
         x_lower=device.floats(inputs, -1, -0.5),
         x_upper=device.floats(1, 1, 2),
         weight_lower=device.floats(outputs, -0.5, -0.1),

@@ -9,6 +9,7 @@ import statistics
 import numpy as np
 
 from fused_timing import HEIGHT, TOKENS, WIDTH, fused_rows
+from segment_timing import segment_rows
 from tables import MergePackLayer, View
 
 SAMPLES = 9
@@ -337,6 +338,7 @@ def measure(cuda, described, seconds_left):
         lambda: scan_rows(device, h100),
         lambda: merge_rows(device, h100),
         lambda: fused_rows(device, row, torch, torch_microseconds),
+        lambda: segment_rows(device, row),
         lambda: other_rows(device),
     ):
         if seconds_left() < 30:

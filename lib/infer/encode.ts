@@ -12,17 +12,16 @@ import { ALIGNMENT, type Life, placeBuffers, placeWithin, roundUp } from "./aren
 import { inBands } from "./bands.ts";
 import { fuseCodedAttentions, fuseCodedConvolutions, fuseCodedLinears, STREAMED } from "./fuse.ts";
 import {
-  type Caller,
   foldConstants,
   gateInConvolution,
   gatherBehindScan,
-  hostCaller,
   isArray,
   packWeights,
   recomputeShallow,
 } from "./rewrite.ts";
 import { rowWise, type Segment, segmentsOf } from "./segments.ts";
 import { shareRows } from "./sharing.ts";
+import { CPU, type Target } from "./target.ts";
 
 /** A tile's values should fit this many bytes: half of a core's second-level cache. */
 const TILE_BYTES = 512 * 1024;
@@ -144,25 +143,20 @@ interface Settled {
   readonly shortLived: ReadonlySet<ArrayBuffer>;
 }
 
-/** What runs a list. */
-export interface Target {
-  /** Makes the constants, so that they are those of the backend that runs the list. */
-  readonly caller: Caller;
-  /** True where rows go through segments in tiles; a GPU makes one value after the other. */
-  readonly tiled: boolean;
-}
-
-const CPU: Target = { caller: hostCaller, tiled: true };
-
-function settle(calls: readonly TracedCall[], output: F32, tiled: boolean): Settled {
-  const segments = tiled
-    ? segmentsOf(calls)
+function settle(
+  calls: readonly TracedCall[],
+  output: F32,
+  { joins, tiled }: Target,
+  fused: boolean,
+): Settled {
+  const segments = fused
+    ? segmentsOf(calls, joins)
     : calls.map((_, at): Segment => ({ first: at, last: at, rows: 0 }));
   const lives = livesOf(calls, segments);
   lives.delete(output.buffer);
   const isShort = (buffer: ArrayBuffer): boolean => {
     const life = lives.get(buffer);
-    return life !== undefined && life.first === life.last && segments[life.first].rows > 0;
+    return tiled && life !== undefined && life.first === life.last && segments[life.first].rows > 0;
   };
   const shortLived = new Set([...lives.keys()].filter(isShort));
   for (const buffer of shortLived) lives.delete(buffer);
@@ -217,17 +211,18 @@ export function encode(
   output: F32,
   fused: boolean,
   spare = 0,
-  { caller, tiled }: Target = CPU,
+  target: Target = CPU,
 ): Encoded {
+  const { caller, tiled } = target;
   const packed = packWeights(foldConstants(traced, input, caller), caller);
   const joined = fused
     ? fuseCodedConvolutions(fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))))
     : packed;
-  let settled = settle(joined, output, fused && tiled);
+  let settled = settle(joined, output, target, fused);
   placeInOutput(settled, output, spare);
   const heavy = fused && tiled ? heaviest(settled) : [];
   if (heavy.length > 0) {
-    settled = settle(heavy.reduceRight(inBands, joined), output, fused && tiled);
+    settled = settle(heavy.reduceRight(inBands, joined), output, target, fused);
     placeInOutput(settled, output, spare);
   }
   const { calls, segments, lives, shortLived } = settled;
@@ -238,7 +233,7 @@ export function encode(
   );
   const arenaBytes = placeBuffers(inArena(lives));
   const streams = (buffer: ArrayBuffer): boolean =>
-    arenaBytes + spare > STREAMED_BYTES && lives.has(buffer);
+    tiled && arenaBytes + spare > STREAMED_BYTES && lives.has(buffer);
   const tiles = segments.map((segment) =>
     tileOf(calls, segment, (buffer) => shortLived.has(buffer), streams),
   );

@@ -5,14 +5,13 @@
  */
 import { Graph, Var } from "../autograd.ts";
 import { type DevicePlanHandle, type F32, type I32, native, type PlanHandle } from "../binding.ts";
-import { addressOf, callOnDevice, DeviceMemory, deviceError, onDevice } from "../device.ts";
+import { addressOf, deviceError, onDevice } from "../device.ts";
 import { expected, Spr2qError, stopped } from "../errors.ts";
 import type { Network } from "../models/network.ts";
 import type { Sites } from "../models/sites.ts";
 import { Router, type RoutingMode } from "../nn/routing.ts";
-import type { OpCall } from "../tensor.ts";
-import { encode, type Target } from "./encode.ts";
-import type { Caller } from "./rewrite.ts";
+import { encode } from "./encode.ts";
+import { deviceTarget } from "./target.ts";
 
 /** What one run of a plan may be told. */
 export interface RunSettings {
@@ -150,13 +149,6 @@ export class Plan {
   [Symbol.dispose](): void {
     this.release();
   }
-}
-
-/** The list's constants made by the GPU, and no segments. */
-function deviceTarget(): Target {
-  const call = callOnDevice(new DeviceMemory());
-  const caller: Caller = (op, ...operands) => call(native()[op] as OpCall, operands);
-  return { caller, tiled: false };
 }
 
 /** `work`, or ERR_ABORTED as soon as `signal` fires; `stop` is called then. */

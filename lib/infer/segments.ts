@@ -8,7 +8,7 @@ import type { OpName, TracedCall } from "../autograd.ts";
 import type { NativeArray } from "../tensor.ts";
 
 /** Where a row-wise op keeps its rows. Numbers are positions in the op's operand list. */
-interface RowWise {
+export interface RowWise {
   /** Operands with one row per token. */
   readonly tiled: readonly number[];
   /** Position of the number of rows, or of elements. */
@@ -111,8 +111,21 @@ class Run {
   }
 }
 
+/** Tells how a call keeps its rows where it may be part of a segment. */
+export type Joins = (call: TracedCall) => RowWise | undefined;
+
+/** What one kernel takes through a segment's rows on a GPU (native/cuda/segment.cu). */
+const JOINED: ReadonlySet<OpName> = new Set<OpName>([
+  ...["fusedCodedLinear", "layerNorm", "quantize", "dequantize", "qdq", "gatherRows"],
+  ...["sliceColumns", "addPrompt", "route", "gelu", "sigmoidGate", "multiply", "add", "scale"],
+  "scaleAdd",
+] as const);
+
+/** Calls that may be part of a segment on a GPU. */
+export const joinsOnDevice: Joins = (call) => (JOINED.has(call.op) ? rowWise(call) : undefined);
+
 /** Splits `calls` into segments, in order, each as long as it can be. */
-export function segmentsOf(calls: readonly TracedCall[]): Segment[] {
+export function segmentsOf(calls: readonly TracedCall[], joins: Joins = rowWise): Segment[] {
   const segments: Segment[] = [];
   let run: Run | null = null;
   const close = (end: number): void => {
@@ -120,7 +133,7 @@ export function segmentsOf(calls: readonly TracedCall[]): Segment[] {
     run = null;
   };
   calls.forEach((call, at) => {
-    const kind = rowWise(call);
+    const kind = joins(call);
     if (run && kind && (run as Run).accepts(call, kind)) return;
     close(at);
     const next = new Run(at);

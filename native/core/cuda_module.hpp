@@ -12,7 +12,7 @@
 
 namespace spr2q {
 
-constexpr uint32_t kCudaAbiVersion = 3;
+constexpr uint32_t kCudaAbiVersion = 4;
 
 // Why something failed; the names stand in cuda_error_name().
 enum CudaCode : int32_t {
@@ -54,8 +54,8 @@ struct CudaHostBlock {
   int64_t bytes;
 };
 
-// A list of op calls as plan_code.hpp has it (no segments), its constants in host memory, and the
-// bytes of the arena; all is copied.
+// A list of op calls as plan_code.hpp has it, its constants in host memory, and the bytes of the
+// arena; all is copied. Segments have no memory for tiles here, so no views of it: each is one kernel.
 struct CudaPlanDescription {
   const double* code;
   int64_t length;

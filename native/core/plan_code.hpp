@@ -32,6 +32,44 @@ static inline int64_t times(int64_t a, int64_t b) {
   return __builtin_mul_overflow(a, b, &product) ? -1 : product;
 }
 
+constexpr double kSegment = -1;  // in the place of an op index: a segment begins (engine/plan.hpp)
+constexpr double kMostTileBytes = 1 << 28;  // a thread keeps them; plans use a few hundred kilobytes
+
+// Head of a segment.
+struct Segment {
+  int64_t calls, rows, tile_rows, tile_bytes, exports;
+  const double* first_export;
+  static constexpr int64_t kEntries = 6, kExportEntries = 3;
+  explicit Segment(const double* code)
+      : calls(static_cast<int64_t>(code[1])), rows(static_cast<int64_t>(code[2])),
+        tile_rows(static_cast<int64_t>(code[3])), tile_bytes(static_cast<int64_t>(code[4])),
+        exports(static_cast<int64_t>(code[5])), first_export(code + kEntries) {}
+  const double* body() const { return first_export + exports * kExportEntries; }
+
+  // What is wrong with the head of a segment at `code`, or null: asked before one is made of it.
+  // Every row is at least a byte of the `bytes` that the plan works on.
+  static const char* check(const double* code, const double* end, double bytes, double arena_bytes) {
+    if (end - code < kEntries) return "the list of calls ends inside a segment";
+    if (!is_whole(code[1], 1, kMostWholeCode) || !is_whole(code[2], 1, bytes) ||
+        !is_whole(code[3], 1, code[2]) || !is_whole(code[4], 0, kMostTileBytes)) {
+      return "a segment needs calls, rows and tiles of at most all rows";
+    }
+    if (!is_whole(code[5], 0, static_cast<double>((end - code - kEntries) / kExportEntries))) {
+      return "the list of calls ends inside a segment";
+    }
+    const Segment segment(code);
+    const double rows = code[2], tile_rows = code[3], tile_bytes = code[4];
+    for (const double* e = segment.first_export; e < segment.body(); e += kExportEntries) {
+      const bool inside =  // false where an entry is not a number
+          is_whole(e[0], 0, tile_bytes) && is_whole(e[1], 0, arena_bytes) &&
+          is_whole(e[2], 1, tile_bytes) && e[0] + e[2] * tile_rows <= tile_bytes &&
+          e[1] + e[2] * rows <= arena_bytes;
+      if (!inside) return "an export reaches outside its block";
+    }
+    return nullptr;
+  }
+};
+
 struct Places {
   Block arena, input, output, tile;
   const std::vector<Block>* constants;

@@ -1,6 +1,6 @@
-// Integer depth-wise convolution on codes. A first, small launch unpacks the taps and makes the
-// epilogue constants of every channel and border class (core/coded_depthwise.hpp, the functions
-// that every backend shares); the second one walks the pixels, a thread for each value: channels
+// Integer depth-wise convolution on codes. A first, small launch, which a plan needs once, unpacks the
+// taps and makes the epilogue constants of every channel and border class (core/coded_depthwise.hpp,
+// the functions that every backend shares); the second one walks the pixels, a thread for each value: channels
 // lie along the warp, sums over the taps inside the image are exact integers.
 #include "../core/coded_depthwise.hpp"
 #include "coder.cuh"
@@ -91,9 +91,18 @@ void walk(const CodedDepthwiseConv& a, const Target& target) {
   Scratch scratch;
   const int64_t classes =
       border_class_count(a.height, a.kernel) * border_class_count(a.width, a.kernel);
-  const Tables tables{scratch.take<int>(a.channels * a.kernel * a.kernel),
-                      scratch.take<float2>(a.channels), scratch.take<float>(classes * a.channels)};
-  launch(set_up_kernel, dim3(grid_size(a.channels)), dim3(kSetUpThreads), 0, a, tables);
+  const int64_t scales = a.channels * static_cast<int64_t>(sizeof(float2));
+  const int64_t codes = a.channels * a.kernel * a.kernel * static_cast<int64_t>(sizeof(int));
+  const int64_t constants = classes * a.channels * static_cast<int64_t>(sizeof(float));
+  const Kept kept = keep(scratch, scales + codes + constants,
+                         {a.weight.data, a.x_lower.data, a.x_upper.data, a.weight_lower.data,
+                          a.weight_upper.data, a.bias.data});
+  uint8_t* at = static_cast<uint8_t*>(kept.data);
+  const Tables tables{reinterpret_cast<int*>(at + scales), reinterpret_cast<float2*>(at),
+                      reinterpret_cast<float*>(at + scales + codes)};
+  if (kept.fresh) {
+    launch(set_up_kernel, dim3(grid_size(a.channels)), dim3(kSetUpThreads), 0, a, tables);
+  }
   launch(a.kernel == 3 ? walk_kernel<3, Target> : walk_kernel<5, Target>,
          dim3(element_grid(a.batch * a.height * a.width * a.channels)), dim3(kElementBlock), 0, a,
          tables, target);

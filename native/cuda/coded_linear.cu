@@ -12,15 +12,15 @@ template <int kWidth, int kTilesN>
 __global__ void __launch_bounds__(kProductThreads) coded_kernel(Product a) {
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
   const int64_t first_column = static_cast<int64_t>(blockIdx.y) * 8 * kTilesN;
-  coded_product<kWidth, kTilesM, kTilesN>(a, first_row, first_column,
-                                          [&](int row, int column, float value) {
+  __shared__ Staging<kTilesM, kTilesN> staged;
+  coded_product<kWidth>(a, first_row, first_column, staged, [&](int row, int column, float value) {
     a.y[(first_row + row) * a.out + first_column + column] = value;
   });
 }
 
 template <int kWidth>
 void product_of(const Product& a) {
-  const bool narrow = round_up(a.out, 48) <= round_up(a.out, 64);
+  const bool narrow = is_narrow(a.out);
   const int64_t columns = divide_up(a.out, narrow ? 48 : 64);
   const dim3 grid(grid_size(divide_up(a.rows, kRows)), grid_size(columns));
   launch(narrow ? coded_kernel<kWidth, 6> : coded_kernel<kWidth, 8>, grid, dim3(kProductThreads), 0, a);

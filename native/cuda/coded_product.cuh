@@ -34,20 +34,32 @@ static inline Product product_of_packed(const U8& x, const U8& packed, float* y,
           rows,   in, out, outputs};
 }
 
-// Bits of an operand on the tensor cores: 1, 4 or 8.
-static inline int product_width(int64_t x_bits, int64_t weight_bits, int64_t in) {
-  if (x_bits == 1 && weight_bits == 1 && in >= kFewestBits) return 1;
+// Bits of an operand on the tensor cores as a number: 4 or 8.
+static inline int number_width(int64_t x_bits, int64_t weight_bits) {
   return architecture() < kFirst8BitOnly && x_bits <= 4 && weight_bits <= 4 ? 4 : 8;
 }
+// Bits of an operand on the tensor cores: 1, 4 or 8.
+static inline int product_width(int64_t x_bits, int64_t weight_bits, int64_t in) {
+  const bool bits = x_bits == 1 && weight_bits == 1 && in >= kFewestBits;
+  return bits ? 1 : number_width(x_bits, weight_bits);
+}
+// True where `out` columns fit tiles of 48 as well as tiles of 64.
+static inline bool is_narrow(int64_t out) { return round_up(out, 48) <= round_up(out, 64); }
+
+// Codes of a block's tile on their way to the tensor cores, in shared memory.
+template <int kTilesM, int kTilesN>
+struct Staging {
+  unsigned x[kProductRows<kTilesM>][kStageStride];
+  unsigned w[8 * kTilesN][kStageStride];
+};
 
 // A block's kProductRows<kTilesM> rows by 8 kTilesN columns: take(row, column, value) for each that
-// the product has, counted from first_row and first_column. Every thread of the block calls it.
+// the product has, counted from first_row and first_column. Every thread of the block calls it, at
+// the beginning of the kernel or behind a barrier.
 template <int kWidth, int kTilesM, int kTilesN, class Take>
 SPR2Q_DEVICE void coded_product(const Product& a, int64_t first_row, int64_t first_column,
-                                const Take& take) {
+                                Staging<kTilesM, kTilesN>& staged, const Take& take) {
   constexpr int kRows = kProductRows<kTilesM>, kColumns = 8 * kTilesN;
-  __shared__ unsigned staged_x[kRows][kStageStride];
-  __shared__ unsigned staged_w[kColumns][kStageStride];
   const int64_t words = (a.in * kWidth + 31) / 32, stride = packed_stride(a.in);
   const bool wide = a.in % 4 == 0 && reinterpret_cast<uintptr_t>(a.x) % 4 == 0;
   const int thread = static_cast<int>(threadIdx.x), g = lane_index() / 4, t = lane_index() % 4;
@@ -62,13 +74,13 @@ SPR2Q_DEVICE void coded_product(const Product& a, int64_t first_row, int64_t fir
       for (int row = thread / kWordsOfK; row < kRows; row += kProductThreads / kWordsOfK) {
         const uint8_t* from = a.x + (first_row + row) * a.in;
         const bool inside = first_row + row < a.rows && word < here;
-        staged_x[row][word] = inside ? code_word<kWidth>(from, first + word, a.in, wide) : 0;
+        staged.x[row][word] = inside ? code_word<kWidth>(from, first + word, a.in, wide) : 0;
       }
       for (int column = thread / kWordsOfK; column < kColumns;
            column += kProductThreads / kWordsOfK) {
         const uint8_t* from = a.codes + (first_column + column) * stride;
         const bool inside = first_column + column < a.out && word < here;
-        staged_w[column][word] = inside ? code_word<kWidth>(from, first + word, a.in, true) : 0;
+        staged.w[column][word] = inside ? code_word<kWidth>(from, first + word, a.in, true) : 0;
       }
     }
     __syncthreads();
@@ -78,16 +90,16 @@ SPR2Q_DEVICE void coded_product(const Product& a, int64_t first_row, int64_t fir
 #pragma unroll
       for (int m = 0; m < kTilesM; ++m) {
         const int row = warp_row + 16 * m + g;
-        x[m][0] = staged_x[row][k + t];
-        x[m][1] = staged_x[row + 8][k + t];
-        x[m][2] = half ? 0 : staged_x[row][k + 4 + t];
-        x[m][3] = half ? 0 : staged_x[row + 8][k + 4 + t];
+        x[m][0] = staged.x[row][k + t];
+        x[m][1] = staged.x[row + 8][k + t];
+        x[m][2] = half ? 0 : staged.x[row][k + 4 + t];
+        x[m][3] = half ? 0 : staged.x[row + 8][k + 4 + t];
         total[m][0] += code_sum<kWidth>(x[m][0]) + code_sum<kWidth>(x[m][2]);
         total[m][1] += code_sum<kWidth>(x[m][1]) + code_sum<kWidth>(x[m][3]);
       }
 #pragma unroll
       for (int n = 0; n < kTilesN; ++n) {
-        const unsigned w[2] = {staged_w[8 * n + g][k + t], staged_w[8 * n + g][k + 4 + t]};
+        const unsigned w[2] = {staged.w[8 * n + g][k + t], staged.w[8 * n + g][k + 4 + t]};
 #pragma unroll
         for (int m = 0; m < kTilesM; ++m) {
           if (half) {

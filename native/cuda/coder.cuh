@@ -21,10 +21,14 @@ SPR2Q_DEVICE Grid grid_of(const Coder& a) {
                      : grid_between(a.lower[0], a.upper[0], a.bits);
 }
 
-// The code of x in a column; `grid` is grid_of(a).
-SPR2Q_DEVICE uint8_t code_in(const Coder& a, Grid grid, int64_t column, float x) {
+// The grid of a column; `grid` is grid_of(a).
+SPR2Q_DEVICE Grid grid_in(const Coder& a, Grid grid, int64_t column) {
   if (a.by_column) grid.lower = a.lower[column];
-  return static_cast<uint8_t>(code_on(grid, x));
+  return grid;
+}
+// The code of x in a column.
+SPR2Q_DEVICE uint8_t code_in(const Coder& a, const Grid& grid, int64_t column, float x) {
+  return static_cast<uint8_t>(code_on(grid_in(a, grid, column), x));
 }
 
 }  // namespace cuda

@@ -1,6 +1,6 @@
 // Element-wise ops and their gradients, one thread for every element (striding where there are
 // more than the grid holds): reads and writes are contiguous, memory bandwidth is the bound.
-#include "activations.cuh"
+#include "elementwise.cuh"
 #include "sums.cuh"
 
 namespace spr2q {
@@ -18,12 +18,14 @@ void each(const Body& body, int64_t n) {
   launch(each_kernel<Body>, dim3(element_grid(n)), dim3(kElementBlock), 0, body, n);
 }
 
-struct GeluBody {
-  Gelu a;
-  __device__ void operator()(int64_t i) const {
-    a.y.data[i] = gelu_of(a.x.data[i]);
-  }
+// A body of rows and columns for every element.
+template <class Body>
+struct EachCell {
+  Body body;
+  int64_t columns;
+  __device__ void operator()(int64_t i) const { body(i / columns, i % columns); }
 };
+
 struct GeluGradBody {
   GeluGrad a;
   __device__ void operator()(int64_t i) const {
@@ -32,12 +34,6 @@ struct GeluGradBody {
     const float density = fabsf(x) < 14.0f ? kInverseSqrt2Pi * expf(-0.5f * x * x) : 0.0f;
     const float slope = density == 0.0f ? normal_below(x) : fmaf(x, density, normal_below(x));
     a.gx.data[i] = slope * a.gy.data[i];
-  }
-};
-struct SigmoidGateBody {
-  SigmoidGate a;
-  __device__ void operator()(int64_t i) const {
-    a.y.data[i] = a.x.data[i] * sigmoid(a.gate.data[i]);
   }
 };
 struct SigmoidGateGradBody {
@@ -49,28 +45,9 @@ struct SigmoidGateGradBody {
     a.ggate.data[i] = gy * x * s * sigmoid(-gate);  // 1 - s without cancellation
   }
 };
-struct MultiplyBody {
-  Multiply a;
-  __device__ void operator()(int64_t i) const { a.y.data[i] = a.a.data[i] * a.b.data[i]; }
-};
-struct AddBody {
-  Add a;
-  __device__ void operator()(int64_t i) const { a.y.data[i] = a.a.data[i] + a.b.data[i]; }
-};
 struct NegativeExpBody {
   NegativeExp a;
   __device__ void operator()(int64_t i) const { a.y.data[i] = -expf(a.x.data[i]); }
-};
-struct ScaleBody {
-  Scale a;
-  float factor;
-  __device__ void operator()(int64_t i) const { a.y.data[i] = factor * a.x.data[i]; }
-};
-struct ScaleAddBody {
-  ScaleAdd a;
-  __device__ void operator()(int64_t i) const {
-    a.y.data[i] = fmaf(a.scale.data[i % a.channels], a.x.data[i], a.a.data[i]);
-  }
 };
 // gx = scale * gy on the way to the sum of x * gy.
 struct ScaleTerm {
@@ -86,13 +63,6 @@ struct ScaleTerm {
   }
   __device__ void store(int64_t, int, int64_t column, float sum) const {
     a.gscale.data[column] = sum;
-  }
-};
-struct SliceBody {
-  SliceColumns a;
-  __device__ void operator()(int64_t i) const {
-    const int64_t row = i / a.count, c = i % a.count;
-    a.y.data[i] = a.x.data[row * a.columns + a.start + c];
   }
 };
 struct SliceGradBody {
@@ -113,14 +83,14 @@ void multiply(const Multiply& a) { each(MultiplyBody{a}, a.n); }
 void add(const Add& a) { each(AddBody{a}, a.n); }
 void negative_exp(const NegativeExp& a) { each(NegativeExpBody{a}, a.n); }
 void scale(const Scale& a) { each(ScaleBody{a, static_cast<float>(a.factor)}, a.n); }
-void scale_add(const ScaleAdd& a) { each(ScaleAddBody{a}, a.rows * a.channels); }
+void scale_add(const ScaleAdd& a) { each(EachCell<ScaleAddBody>{{a}, a.channels}, a.rows * a.channels); }
 
 void scale_add_grad(const ScaleAddGrad& a) {
   Scratch scratch;
   column_sums(scratch, ScaleTerm{a}, a.rows, a.channels);
 }
 
-void slice_columns(const SliceColumns& a) { each(SliceBody{a}, a.rows * a.count); }
+void slice_columns(const SliceColumns& a) { each(EachCell<SliceBody>{{a}, a.count}, a.rows * a.count); }
 void slice_columns_grad(const SliceColumnsGrad& a) { each(SliceGradBody{a}, a.rows * a.columns); }
 
 }  // namespace cuda

@@ -1,126 +1,36 @@
-// A coded linear layer with what follows it on each token in one kernel: codes come in, codes go out,
-// and what lies between stays in shared memory. A block makes all outputs of 64 rows, 48 or 64
-// columns at a time, into a tile; then each warp takes its rows through the rest, a lane for every
-// 32nd column, as the kernels of the parts do, so that sums and bits are theirs.
-#include "activations.cuh"
-#include "coded_product.cuh"
-#include "coder.cuh"
-#include "norm.cuh"
+// A coded linear layer with what follows it on each token, in one kernel (fused_rows.cuh).
+#include "fused_rows.cuh"
 
 namespace spr2q {
 namespace cuda {
 namespace {
 
-constexpr int kTilesM = 1;
-constexpr int kRows = kProductRows<kTilesM>;
-constexpr int64_t kStageBytes = (kRows + 64) * kStageStride * 4;
-constexpr int kWarps = kProductThreads / kWarp;
-
-// Floats of a row of the tile: 8 beyond a multiple of 16, so that the rows of a fragment fall on
-// different banks.
-static inline __host__ __device__ int tile_stride(int out) { return (out + 15) / 16 * 16 + 8; }
-
-struct Fused {
-  Product product;
-  const float *added, *scale, *residual, *norm_weight, *norm_bias;
-  float* y;
-  Coder coder, more;
-  int gelu, kept, first;
-  float factor;
-};
-
-// Codes of a row of the tile, n(c) being its column c.
-template <class Value>
-SPR2Q_DEVICE void code_row(const Coder& a, const Grid& grid, int64_t row, int columns, const Value& n) {
-  for (int c = lane_index(); c < columns; c += kWarp) {
-    a.codes[row * columns + c] = code_in(a, grid, c, n(c));
-  }
-}
-
-// What follows the product on row `row`, whose values `v` has; the whole warp.
-SPR2Q_DEVICE void finish_row(const Fused& a, const Grid (&grids)[2], int64_t row, float* v) {
-  const int out = static_cast<int>(a.product.out), columns = out - a.first;
-  for (int c = lane_index(); c < out; c += kWarp) {
-    float value = v[c];
-    if (a.gelu) value = gelu_of(value);
-    if (a.factor != 1.0f) value = a.factor * value;
-    if (a.added) value = value + a.added[row * out + c];
-    if (a.residual) value = fmaf(a.scale[c], a.residual[row * out + c], value);
-    v[c] = value;
-    if (c < a.kept) a.y[row * a.kept + c] = value;
-  }
-  if (!a.coder.codes) return;
-  __syncwarp();  // the columns behind `first` are other lanes' now
-  const float* n = v + a.first;
-  Moments m = {0.0f, 1.0f};
-  if (a.norm_weight) m = moments(n, columns);
-  const auto normed = [&](int c) {
-    if (!a.norm_weight) return n[c];
-    return fmaf((n[c] - m.mean) * m.reciprocal, a.norm_weight[c], a.norm_bias[c]);
-  };
-  code_row(a.coder, grids[0], row, columns, normed);
-  if (a.more.codes) code_row(a.more, grids[1], row, columns, normed);
-}
-
 template <int kWidth, int kTilesN>
 __global__ void __launch_bounds__(kProductThreads) fused_kernel(Fused a) {
-  SPR2Q_DYNAMIC_SHARED(float, tile);  // (kRows, tile_stride(out))
-  __shared__ Grid grids[2];
-  constexpr int kColumns = 8 * kTilesN;
-  if (threadIdx.x == 0 && a.coder.codes) grids[0] = grid_of(a.coder);
-  if (threadIdx.x == 1 && a.more.codes) grids[1] = grid_of(a.more);
-  const int out = static_cast<int>(a.product.out), stride = tile_stride(out);
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
-  for (int column = 0; column < out; column += kColumns) {
-    coded_product<kWidth, kTilesM, kTilesN>(a.product, first_row, column,
-                                            [&](int row, int c, float value) {
-      tile[row * stride + column + c] = value;
-    });
-  }
-  __syncthreads();
-  for (int row = warp_index(); row < kRows; row += kWarps) {
-    if (first_row + row < a.product.rows) {
-      finish_row(a, grids, first_row + row, tile + row * stride);
-    }
-  }
+  SPR2Q_DYNAMIC_SHARED(float, tile);
+  __shared__ FusedStaging<kTilesN> staged;
+  fused_rows<kWidth, kTilesN>(a, static_cast<int64_t>(blockIdx.x) * kFusedRows, staged, tile);
 }
 
 template <int kWidth>
-void fused_of(const Fused& a) {
-  const bool narrow = round_up(a.product.out, 48) <= round_up(a.product.out, 64);
-  const auto kernel = narrow ? fused_kernel<kWidth, 6> : fused_kernel<kWidth, 8>;
-  const int64_t tile = kRows * tile_stride(static_cast<int>(a.product.out)) *
-                       static_cast<int64_t>(sizeof(float));
+void run(const Fused& a) {
+  const auto kernel = is_narrow(a.product.out) ? fused_kernel<kWidth, 6> : fused_kernel<kWidth, 8>;
+  const int64_t tile = tile_bytes(a), staged = sizeof(FusedStaging<8>);
   // Together with what coded_product stages, a wide tile is more than a kernel has unasked.
-  if (!failed() && tile + kStageBytes > kPlainSharedBytes) {
+  if (!failed() && tile + staged > kPlainSharedBytes) {
     allow_shared(reinterpret_cast<const void*>(kernel), tile);
   }
-  launch(kernel, dim3(grid_size(divide_up(a.product.rows, kRows))), dim3(kProductThreads), tile, a);
+  launch(kernel, dim3(grid_size(divide_up(a.product.rows, kFusedRows))), dim3(kProductThreads),
+         tile, a);
 }
 
 }  // namespace
 
 void fused_coded_linear(const FusedCodedLinear& a) {
-  const Coder coder{a.lower.data, a.upper.data, a.codes.data, a.bits, a.granularity == kColumn};
-  const Coder more{a.more_lower.data, a.more_upper.data, a.more_codes.data, a.more_bits,
-                   a.more_granularity == kColumn};
-  const Fused fused{product_of_packed(a.x, a.packed, nullptr, a.rows, a.in, a.out),
-                    a.added.data,
-                    a.scale.data,
-                    a.residual.data,
-                    a.norm_weight.data,
-                    a.norm_bias.data,
-                    a.y.data,
-                    coder,
-                    more,
-                    static_cast<int>(a.gelu),
-                    a.y ? static_cast<int>(a.kept) : 0,
-                    static_cast<int>(a.first),
-                    static_cast<float>(a.factor)};
   switch (product_width(a.x_bits, a.weight_bits, a.in)) {
-    case 1: return fused_of<1>(fused);
-    case 4: return fused_of<4>(fused);
-    default: return fused_of<8>(fused);
+    case 1: return run<1>(fused_of(a));
+    case 4: return run<4>(fused_of(a));
+    default: return run<8>(fused_of(a));
   }
 }
 

@@ -14,12 +14,7 @@ constexpr int kRows = 8;           // rows (warps) of a block
 __global__ void __launch_bounds__(kRows * kWarp) layer_norm_kernel(LayerNorm a) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + warp_index();
   if (row >= a.rows) return;  // the whole warp
-  const float* x = a.x.data + row * a.channels;
-  const Moments m = moments(x, a.channels);
-  for (int64_t c = lane_index(); c < a.channels; c += kWarp) {
-    const float h = (x[c] - m.mean) * m.reciprocal;
-    a.y.data[row * a.channels + c] = fmaf(h, a.weight.data[c], a.bias.data[c]);
-  }
+  norm_rows<1>(a, row, 1);
 }
 
 __global__ void __launch_bounds__(kRows * kWarp)

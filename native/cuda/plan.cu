@@ -13,6 +13,7 @@
 
 #include "../core/plan_code.hpp"
 #include "device.cuh"
+#include "segment.hpp"
 
 namespace spr2q {
 namespace cuda {
@@ -86,6 +87,7 @@ struct Plan {
   std::vector<void*> owned;  // device memory
   uint8_t *arena = nullptr, *input = nullptr, *output = nullptr;
   int64_t* noise_tile = nullptr;
+  KeptBlocks kept;
   void *stream = nullptr, *graph = nullptr, *finished = nullptr;
   std::mutex running;
 
@@ -112,14 +114,36 @@ int32_t failure_code() {
   return code == kCudaOk ? kCudaLaunchFailed : code;
 }
 
-// Every call of the list; backend null: checked, not run. What is wrong with it, or empty.
-std::string walk(Plan& plan, const Backend* backend) {
+// The calls of the segment at `at`, all of whose rows are one tile here, in a kernel of their own.
+// Returns the position behind it.
+const double* walk_segment(bool running, const double* at, const double* end, Places places,
+                           const char*& problem, const char*& name) {
+  const double arena = static_cast<double>(places.arena.bytes);
+  const double bytes = arena + static_cast<double>(places.input.bytes + places.output.bytes);
+  problem = Segment::check(at, end, bytes, arena);
+  if (problem) return end;
+  const Segment segment(at);
+  at = segment.body();
+  places.rows = segment.rows;
+  if (running) begin_segment(segment.rows);
+  for (int64_t i = 0; i < segment.calls && !problem; ++i) {
+    if (at >= end) problem = "the list of calls ends inside a segment";
+    else at = dispatch(running ? joining_backend() : nullptr, at, end, places, problem, name);
+  }
+  if (running) end_segment();
+  return at;
+}
+
+// Every call of the list, run or only checked. What is wrong with it, or empty.
+std::string walk(Plan& plan, bool running) {
   Places places = plan.places();
-  places.made = backend != nullptr;
+  places.made = running;
   const double* end = plan.code.data() + plan.code.size();
   for (const double* at = plan.code.data(); at < end;) {
     const char *problem = nullptr, *name = "plan";
-    at = dispatch(backend, at, end, places, problem, name);  // a segment is an unknown op here
+    at = *at == kSegment
+             ? walk_segment(running, at, end, places, problem, name)
+             : dispatch(running ? module_backend() : nullptr, at, end, places, problem, name);
     if (problem) return std::string(name) + ": " + problem;
   }
   return "";
@@ -155,12 +179,28 @@ int32_t reserve_memory(Plan& plan, const CudaPlanDescription& d) {
   return code;
 }
 
-// Runs the list once on the plan's stream, which also sizes the scratch of its ops.
-int32_t run_unrecorded(Plan& plan) {
+void run_list(Plan& plan) {
   use_noise_cell(plan.noise_tile);
-  walk(plan, module_backend());
+  use_kept_blocks(&plan.kept);
+  walk(plan, true);
+  use_kept_blocks(nullptr);
   use_noise_cell(nullptr);
-  return failed() ? failure_code() : services().synchronize();
+}
+
+void release_kept(Plan& plan) {
+  for (void* data : plan.kept.blocks) services().release(data);
+  plan.kept.blocks.clear();
+  plan.kept.made = false;
+}
+
+// Runs the list once on the plan's stream, which also sizes the scratch of its ops and makes what
+// they make of constants.
+int32_t run_unrecorded(Plan& plan) {
+  run_list(plan);
+  const int32_t code = failed() ? failure_code() : services().synchronize();
+  if (code == kCudaOk) plan.kept.made = true;
+  else release_kept(plan);
+  return code;
 }
 
 // The graph of the list. A run before each attempt sizes the scratch: recording cannot.
@@ -170,9 +210,7 @@ int32_t record(Plan& plan) {
     if (code != kCudaOk) return code;
     code = services().capture_begin();
     if (code != kCudaOk) return code;
-    use_noise_cell(plan.noise_tile);
-    walk(plan, module_backend());
-    use_noise_cell(nullptr);
+    run_list(plan);
     const int32_t trouble = pending_failure();
     if (trouble == kCudaOk) return services().capture_end(&plan.graph);
     const char* text = "";
@@ -205,6 +243,7 @@ int32_t plan_destroy(void* handle) {
   if (plan->graph) services().graph_destroy(plan->graph);
   if (plan->finished) services().event_destroy(plan->finished);
   if (plan->stream) services().stream_destroy(plan->stream);
+  release_kept(*plan);
   for (void* data : plan->owned) services().release(data);
   delete plan;
   return pending_failure();
@@ -213,6 +252,7 @@ int32_t plan_destroy(void* handle) {
 int32_t plan_create(const CudaPlanDescription* description, void** handle) {
   *handle = nullptr;
   Plan* plan = new Plan;
+  plan->kept.constants = &plan->constants;
   plan->code.assign(description->code, description->code + description->length);
   int32_t code = kCudaOk;
   if (description->arena_bytes < 0 || description->input_floats < 0 ||
@@ -223,7 +263,7 @@ int32_t plan_create(const CudaPlanDescription* description, void** handle) {
   if (code == kCudaOk) code = reserve_memory(*plan, *description);
   if (code == kCudaOk) code = upload_constants(*plan, *description);
   if (code == kCudaOk) {
-    const std::string problem = walk(*plan, nullptr);
+    const std::string problem = walk(*plan, false);
     if (!problem.empty()) {
       fail(kCudaBadArgument, problem.c_str());
       code = kCudaBadArgument;

@@ -4,7 +4,7 @@
 // No token is placed by an atomic: a warp counts a chunk of tokens in order (lanes with one class find each
 // other by match), the last block of a sample turns its counts into first places, class by class
 // and chunk by chunk, and the warps place their tokens from there.
-#include "../core/philox.hpp"
+#include "routing.cuh"
 #include "sums.cuh"
 
 namespace spr2q {
@@ -14,51 +14,8 @@ namespace {
 constexpr int kRouteThreads = 128;
 constexpr int kRouteTokens = kRouteThreads / kPhiloxLanes;  // of a block
 
-SPR2Q_DEVICE int64_t clamp_class(int32_t label, int64_t count) {
-  return label < 0 ? 0 : label >= count ? count - 1 : label;
-}
-
-constexpr float kInfinity = __builtin_inff();
-
-// `more` is added to the tile, which a recorded graph cannot change.
-__global__ void __launch_bounds__(kRouteThreads)
-route_kernel(Route a, const int64_t* more) {
-  const int64_t n = static_cast<int64_t>(blockIdx.x) * kRouteTokens + threadIdx.x / kPhiloxLanes;
-  const bool inside = n < a.batch * a.tokens;
-  const int lane = static_cast<int>(threadIdx.x) % kPhiloxLanes;
-  const NoiseKey key{a.seed, a.tile + (more ? *more : 0) + n / a.tokens, a.layer};
-  const uint32_t token = static_cast<uint32_t>(a.first + n % a.tokens);
-  float best = -kInfinity;
-  int64_t choice = a.count;
-  for (int64_t base = 0; base < a.count; base += kNoiseGroup) {
-    uint32_t words[4] = {0, 0, 0, 0};
-    if (a.mode == kSampled) {
-      philox_block(key, token, static_cast<uint32_t>(base / 4 + lane), words);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int64_t k = base + kPhiloxLanes * i + lane;
-      if (!inside || k >= a.count) continue;
-      float value = a.logits.data[n * a.count + k];
-      if (a.mode == kSampled) value += gumbel_of(words[i]);
-      // NaN never beats another class, and is never beaten where it comes first.
-      if (value != value) value = k == 0 ? kInfinity : -kInfinity;
-      if (value > best || (value == best && k < choice)) {
-        best = value;
-        choice = k;
-      }
-    }
-  }
-#pragma unroll
-  for (int step = kPhiloxLanes / 2; step > 0; step /= 2) {
-    const float value = __shfl_xor_sync(kAllLanes, best, step);
-    const int64_t k = __shfl_xor_sync(kAllLanes, choice, step);
-    if (value > best || (value == best && k < choice)) {
-      best = value;
-      choice = k;
-    }
-  }
-  if (inside && lane == 0) a.classes.data[n] = static_cast<int32_t>(choice);
+__global__ void __launch_bounds__(kRouteThreads) route_kernel(Route a, const int64_t* more) {
+  route_token(a, more, static_cast<int64_t>(blockIdx.x) * kRouteTokens + threadIdx.x / kPhiloxLanes);
 }
 
 constexpr int kGradTokens = 4;  // warps of a block, a token each
@@ -195,8 +152,7 @@ __global__ void __launch_bounds__(kPlaceWarps * kWarp) place_kernel(Sort s) {
 
 __global__ void __launch_bounds__(kElementBlock) add_prompt_kernel(AddPrompt a) {
   for (int64_t i = first_element(); i < a.rows * a.states; i += element_stride()) {
-    const int64_t label = clamp_class(a.classes.data[i / a.states], a.count);
-    a.y.data[i] = a.c.data[i] + a.pool.data[label * a.states + i % a.states];
+    a.y.data[i] = prompted(a, i / a.states, i % a.states);
   }
 }
 

@@ -33,6 +33,7 @@ thread_local cudaStream_t stream = nullptr;
 thread_local int32_t known_architecture = 0;
 thread_local const int64_t* noise = nullptr;
 thread_local int64_t launched = 0;
+thread_local KeptBlocks* kept = nullptr;
 
 std::mutex pools_mutex;
 // One pool for each device and stream; the default stream of two devices is two streams.
@@ -330,6 +331,28 @@ void* Scratch::bytes(int64_t count) {
   if (data) cudaMemsetAsync(data, 0xff, static_cast<size_t>(count), stream);
 #endif
   return data;
+}
+
+void use_kept_blocks(KeptBlocks* blocks) {
+  kept = blocks;
+  if (kept) kept->next = 0;
+}
+
+Kept keep(Scratch& scratch, int64_t bytes, std::initializer_list<const void*> from) {
+  const auto constant = [](const void* data) {
+    const uint8_t* at = static_cast<const uint8_t*>(data);
+    return !at || std::any_of(kept->constants->begin(), kept->constants->end(), [&](const Block& b) {
+      return at >= b.data && at < b.data + b.bytes;
+    });
+  };
+  if (!kept || !std::all_of(from.begin(), from.end(), constant)) {
+    return {scratch.take<uint8_t>(bytes), true};
+  }
+  if (kept->made) return {kept->blocks[kept->next++], false};
+  void* data = nullptr;
+  if (allocate(&data, bytes) != kCudaOk) return {nullptr, true};
+  kept->blocks.push_back(data);
+  return {data, true};
 }
 
 unsigned* arrivals(int64_t count) {

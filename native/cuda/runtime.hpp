@@ -1,7 +1,11 @@
 // What kernels' launch code asks of the runtime, free of CUDA's own types: runtime.cu answers. For
 // the tests test/cuda/shim stands for the CUDA runtime below it.
 #pragma once
+#include <initializer_list>
+#include <vector>
+
 #include "../core/cuda_module.hpp"
+#include "../core/plan_code.hpp"
 
 namespace spr2q {
 namespace cuda {
@@ -37,6 +41,25 @@ class Scratch {
 // counts blocks in them and leaves zeros again. Every kernel of the stream counts in the same ones,
 // one after the other; null after a failure.
 unsigned* arrivals(int64_t count);
+
+// What an op makes of constants alone. While a plan runs it lies in memory of the plan, and only the
+// first run has to make it (`fresh`); elsewhere it is scratch and always fresh. `from`: all that it
+// is made of; null operands count as constant.
+struct Kept {
+  void* data;
+  bool fresh;
+};
+Kept keep(Scratch& scratch, int64_t bytes, std::initializer_list<const void*> from);
+
+// A plan's memory for that, in the order of its calls. The first run that ends well makes it.
+struct KeptBlocks {
+  std::vector<void*> blocks;
+  size_t next = 0;                       // of the run under way
+  bool made = false;                     // by an earlier run
+  const std::vector<Block>* constants;   // of the plan
+};
+// Where ops of this thread keep what they make; null: nowhere.
+void use_kept_blocks(KeptBlocks* blocks);
 
 // The code of the failure that is kept, which stays kept.
 int32_t pending_failure();

@@ -27,7 +27,13 @@ const passes = [
   { architecture: "89", tests: ["test/ops", "test/cuda"], counts: "test-cuda.json" },
   {
     architecture: "90",
-    tests: ["test/ops/coded", "test/cuda/bench", "test/cuda/chunks", "test/cuda/plan"],
+    tests: [
+      "test/ops/coded",
+      "test/cuda/bench",
+      "test/cuda/chunks",
+      "test/cuda/plan",
+      "test/cuda/segments",
+    ],
     counts: "test-cuda-90.json",
   },
 ];
