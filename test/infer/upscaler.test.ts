@@ -1,12 +1,12 @@
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { Graph, Var } from "../../lib/autograd.ts";
-import { fillTransparent, keepFlat } from "../../lib/infer/alpha.ts";
+import { alphaPlane, fillTransparent, keepFlat } from "../../lib/infer/alpha.ts";
 import { TileRunner } from "../../lib/infer/tiles.ts";
 import { chooseTiling } from "../../lib/infer/budget.ts";
 import { ShareReporter } from "../../lib/infer/progress.ts";
 import type { UpscaleOptions } from "../../lib/infer/settings.ts";
 import { Upscaler } from "../../lib/infer/upscaler.ts";
-import { atOnce } from "../../lib/io/pause.ts";
+import { atOnce, type InParts, PIXELS_AT_ONCE } from "../../lib/io/pause.ts";
 import { fromRgbFloat, type RasterImage, toRgbFloat } from "../../lib/io/raster.ts";
 import { FloatSites } from "../../lib/models/sites.ts";
 import { Router } from "../../lib/nn/routing.ts";
@@ -146,6 +146,24 @@ describe("transparency", () => {
     expect([...atOnce(fillTransparent(image)).data]).toEqual([100, 30, 125, 0, 200, 10, 200, 0]);
     const hidden = { ...image, data: Uint8Array.of(1, 0, 2, 0, 3, 0, 4, 0) };
     expect(atOnce(fillTransparent(hidden))).toEqual(hidden);
+  });
+
+  test("a large image is gone through in parts, between which the event loop may turn", () => {
+    const side = 2 * Math.ceil(Math.sqrt(PIXELS_AT_ONCE));
+    const image = picture(side, side, 4);
+    for (let i = 0; i < side * side; i += 2) image.data[4 * i + 3] = 0;
+    const plane = atOnce(alphaPlane(image));
+    const yields = (work: InParts<unknown>): number => {
+      let count = 0;
+      while (!work.next().done) count++;
+      return count;
+    };
+    const least = (side * side) / PIXELS_AT_ONCE;
+    expect(yields(alphaPlane(image))).toBeGreaterThanOrEqual(least);
+    expect(yields(fillTransparent(image))).toBeGreaterThanOrEqual(4 * least); // count, rings, spread, fill
+    expect(yields(keepFlat(plane, new Uint8Array(4 * side * side), 2))).toBeGreaterThanOrEqual(
+      least,
+    );
   });
 
   test("only pixels whose neighbours all agree are held flat", () => {
