@@ -136,10 +136,8 @@ describe.skipIf(!hostMemory || code !== "OK")("segments on the shim (npm run tes
     plan.runOn(image, graph.floats(image.length * net.config.scale ** 2));
     const launches = native().deviceCounters().launches - before;
     const ops = plan.steps.map((step) => step.split("+"));
-    const of = (op: string): number => ops.flat().filter((name) => name === op).length;
-    // A scan of several chunks is three kernels, a sort two; the tables of convolutions are made once.
-    const kernels = plan.steps.length + 2 * of("selectiveScan") + of("sortTokens");
-    expect(launches).toBe(2 * kernels + of("fusedCodedDepthwiseConv") + 1);
+    const tables = ops.flat().filter((name) => name === "fusedCodedDepthwiseConv").length;
+    expect(launches).toBe(2 * plan.steps.length + tables + 1); // tables are made once
     // What reads other rows begins a segment.
     for (const reader of ["codedWindowAttention", "fusedCodedDepthwiseConv"]) {
       const steps = ops.filter((names) => names.includes(reader));
