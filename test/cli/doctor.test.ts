@@ -1,7 +1,9 @@
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { packageRoot } from "../../lib/binding.ts";
 import { command, cudaRow, doctorRows, machineFacts } from "../../lib/cli/commands/doctor.ts";
 import { runMain } from "../../lib/cli/main.ts";
 import { PUBLISHED_FILES } from "../../lib/models/published.ts";
@@ -45,6 +47,16 @@ describe("doctor", () => {
     expect(cuda?.fix).toContain("driver");
     for (const code of ["NO_LIBRARY", "BAD_LIBRARY", "DRIVER_TOO_OLD", "NO_DEVICE", "BUSY"]) {
       expect(cudaRow({ ...noCuda, code: `ERR_CUDA_${code}` }).fix, code).toBeTruthy();
+    }
+  });
+
+  test("the CUDA library is built where the package lies, which is no clone where it is installed", () => {
+    const { scripts } = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
+    for (const code of ["NO_LIBRARY", "BAD_LIBRARY"]) {
+      const { fix } = cudaRow({ ...noCuda, code: `ERR_CUDA_${code}` });
+      const [, folder, script] = /npm run --prefix "([^"]+)" (\S+)$/.exec(fix ?? "") ?? [];
+      expect(folder, fix).toBe(packageRoot());
+      expect(scripts[script]).toContain("native/cuda");
     }
   });
 
