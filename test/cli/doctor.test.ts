@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -86,6 +87,20 @@ describe("doctor", () => {
       expect(createHash("sha256").update(bytes).digest("hex")).toBe(sha256);
     },
   );
+
+  test("without the addon its reason is told once, and each row is one line", () => {
+    const env = { ...process.env, SPR2Q_NATIVE: join(packageRoot(), "no-such.node") };
+    const cli = join(packageRoot(), "dist", "lib", "cli", "main.js");
+    const { stdout, status } = spawnSync(process.execPath, [cli, "doctor"], {
+      env,
+      encoding: "utf8",
+    });
+    expect(status).toBe(0);
+    const lines = stdout.trimEnd().split("\n");
+    expect(lines.filter((line) => !/^(ok|info|bad) {2,}\S| {26}\S/.test(line))).toEqual([]);
+    expect(lines.filter((line) => line.includes("no-such.node")).length).toBe(1);
+    expect(lines.find((line) => line.includes("CUDA"))).toContain("the native addon is not loaded");
+  });
 
   test("--json prints machine, native half and rows as one object", async () => {
     let out = "";

@@ -148,16 +148,13 @@ function weightsRow({ network, file, place, sha256 }: PublishedFile): DoctorRow 
   };
 }
 
-function nativeFacts(): { native: NativeFacts; cuda: CudaStatus } {
-  const native = describeNative();
-  return { native, cuda: native.loaded ? describeCuda() : notAsked(native.reason) };
-}
-
 /** CUDA is asked through the addon: without it nobody knows. */
-function notAsked(reason: string | undefined): CudaStatus {
-  const text = `the native addon is not loaded${reason === undefined ? "" : `: ${reason}`}`;
-  return { code: "ERR_NO_BINARY", text, hostMemory: false, devices: [] };
-}
+const NOT_ASKED: CudaStatus = {
+  code: "ERR_NO_BINARY",
+  text: "the native addon is not loaded",
+  hostMemory: false,
+  devices: [],
+};
 
 export const command = defineCommand({
   name: "doctor",
@@ -166,7 +163,8 @@ export const command = defineCommand({
   options: [],
   async run(ctx) {
     const machine = machineFacts();
-    const { native, cuda } = nativeFacts();
+    const native = describeNative();
+    const cuda = native.loaded ? describeCuda() : NOT_ASKED;
     const rows = doctorRows(machine, native, cuda);
     const width = Math.max(...rows.map(({ name }) => name.length)) + 2;
     for (const { name, status, text, fix } of rows) {
