@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 
-from fused_timing import COLUMN, TOKENS, packed_layer
+from fused_timing import COLUMN, HEIGHT, ROW, TOKENS, WIDTH, packed_layer
 from tables import OPS, STRUCTS
 
 REPEATS = 8  # of the calls in a plan, so that what a run of it costs besides is shared
@@ -160,9 +160,76 @@ def before_scan(device):
     return calls
 
 
+IMAGE = {"batch": 1, "height": HEIGHT, "width": WIDTH}
+
+
+def bounds(calls, names, columns=1):
+    """Offsets of columns and a range, or a lower and an upper bound, of codes of 4 bits."""
+    lower, upper = names
+    return {lower: ramp(calls, columns, -2, -1), upper: ramp(calls, 1, 3, 3)}
+
+
+def coded(calls, columns):
+    coder = bounds(calls, ("lower", "upper"), columns)
+    return coder | {"codes": calls.codes(columns), "granularity": COLUMN, "bits": 4}
+
+
+def from_attention(device):
+    """Window attention, proj with residual, norm and codes, fc1 with GELU."""
+    calls = Calls()
+    codes, hidden = calls.codes(48), coded(calls, 48)
+    shape = {"heads": 4, "head_dim": 12, "window": 16, "shift": 8, "code_bits": 4}
+    calls.call(
+        "coded_window_attention",
+        **{name: calls.codes(48) for name in "qkv"},
+        **(shape | IMAGE | bounds(calls, ("y_lower", "y_upper"), 48)),
+        grid=calls.constant(np.float32([-1.1, 0.9, -1, 1.3, -0.8, 1])),
+        bias_table=ramp(calls, 961 * 4, -1, 1),
+        **{"probability_bounds": None, "probability_codes": 2, "bits": 4},
+        **{"y": None, "y_codes": codes, "y_bits": 4, "y_granularity": COLUMN},
+    )
+    norm = {"norm_weight": ramp(calls, 48, 0.5, 1.5), "norm_bias": ramp(calls, 48, -0.1, 0.1)}
+    layer(device, calls, 48, 48, x=codes, added=calls.floats(48), y=calls.floats(48), **norm, **hidden)
+    rest = coded(calls, 48)
+    layer(device, calls, 48, 48, x=hidden["codes"], y=calls.floats(48), gelu=1, **rest)
+    return calls
+
+
+def from_convolution(device):
+    """Depth-wise 5x5 with its factor, fc2 with residual, norm and codes, and a layer behind it."""
+    calls = Calls()
+    taps = calls.constant(np.arange(24 * 13, dtype=np.uint8))
+    gated, normed = coded(calls, 24), coded(calls, 48)
+    calls.call(
+        "fused_coded_depthwise_conv",
+        x=calls.codes(24),
+        weight=taps,
+        **bounds(calls, ("x_lower", "x_upper"), 24),
+        weight_lower=ramp(calls, 24, -0.5, -0.1),
+        weight_upper=ramp(calls, 24, 0.1, 0.5),
+        bias=ramp(calls, 24, -1, 1),
+        factor=calls.floats(24),
+        **(gated | IMAGE | {"channels": 24, "kernel": 5, "x_bits": 4, "weight_bits": 4}),
+        **{"x_granularity": COLUMN, "weight_granularity": ROW, "storage_bits": 4},
+    )
+    norm = {"norm_weight": ramp(calls, 48, 0.5, 1.5), "norm_bias": ramp(calls, 48, -0.1, 0.1)}
+    rest = {"added": calls.floats(48), "y": calls.floats(48)}
+    layer(device, calls, 24, 48, x=gated["codes"], **rest, **norm, **normed)
+    layer(device, calls, 48, 48, x=normed["codes"], y=calls.floats(48))
+    return calls
+
+
+SEGMENTS = {
+    "behind the scan": behind_scan,
+    "before the scan": before_scan,
+    "from attention": from_attention,
+    "from a convolution": from_convolution,
+}
+
+
 def segment_rows(device, row):
-    for name, make in (("behind", behind_scan), ("before", before_scan)):
+    for name, make in SEGMENTS.items():
         times = [microseconds(device, make(device), joined) for joined in (True, False)]
         kernels = make(device).count
         device.free()
-        yield row(f"segment {name} the scan", *times, f"its {kernels} kernels")
+        yield row(f"segment {name}", *times, f"its {kernels} kernels")

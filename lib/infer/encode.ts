@@ -19,7 +19,7 @@ import {
   packWeights,
   recomputeShallow,
 } from "./rewrite.ts";
-import { rowWise, type Segment, segmentsOf } from "./segments.ts";
+import { type Joins, type Segment, segmentsOf } from "./segments.ts";
 import { shareRows } from "./sharing.ts";
 import { CPU, type Target } from "./target.ts";
 
@@ -81,6 +81,7 @@ interface Tile {
 function tileOf(
   calls: readonly TracedCall[],
   segment: Segment,
+  joins: Joins,
   within: (buffer: ArrayBuffer) => boolean,
   streams: (buffer: ArrayBuffer) => boolean,
 ): Tile {
@@ -94,7 +95,7 @@ function tileOf(
       .slice(at + 1, segment.last + 1)
       .some((call) => call.operands.some((o) => isArray(o) && o.buffer === buffer));
   for (let at = segment.first; at <= segment.last; at++) {
-    const kind = segment.rows ? rowWise(calls[at])! : null;
+    const kind = segment.rows ? joins(calls[at])! : null;
     for (const i of kind?.tiled ?? []) {
       const operand = calls[at].operands[i];
       if (!isArray(operand)) continue;
@@ -160,7 +161,7 @@ function settle(
   };
   const shortLived = new Set([...lives.keys()].filter(isShort));
   for (const buffer of shortLived) lives.delete(buffer);
-  shareRows(calls, segments, lives);
+  shareRows(calls, segments, lives, joins);
   return { calls, segments, lives, shortLived };
 }
 
@@ -213,7 +214,7 @@ export function encode(
   spare = 0,
   target: Target = CPU,
 ): Encoded {
-  const { caller, tiled } = target;
+  const { caller, joins, tiled } = target;
   const packed = packWeights(foldConstants(traced, input, caller), caller);
   const joined = fused
     ? fuseCodedConvolutions(fuseCodedLinears(fuseCodedAttentions(rearranged(packed, input))))
@@ -235,7 +236,7 @@ export function encode(
   const streams = (buffer: ArrayBuffer): boolean =>
     tiled && arenaBytes + spare > STREAMED_BYTES && lives.has(buffer);
   const tiles = segments.map((segment) =>
-    tileOf(calls, segment, (buffer) => shortLived.has(buffer), streams),
+    tileOf(calls, segment, joins, (buffer) => shortLived.has(buffer), streams),
   );
 
   const constants: NativeArray[] = [];
@@ -272,7 +273,7 @@ export function encode(
       }
     }
     for (const call of calls.slice(segment.first, segment.last + 1)) {
-      const kind = rows ? rowWise(call)! : null;
+      const kind = rows ? joins(call)! : null;
       code.push(opIndex.get(call.op)!, kind?.count ?? -1, kind?.first ?? -1);
       call.operands.forEach((operand, i) => {
         if (operand === null) code.push(PLACE.absent, 0, 0, 0);

@@ -2,7 +2,7 @@
  * Groups the calls of a frozen network into segments. Most ops work on each token by itself; a run
  * of them needs no barrier between its calls: a thread takes a tile of rows through all of them
  * while the tile's values are in its cache. Calls that look at other tokens (attention,
- * convolutions, sorting, the scan) stand alone.
+ * convolutions, sorting, the scan) stand alone, but for those that begin a segment on a GPU.
  */
 import type { OpName, TracedCall } from "../autograd.ts";
 import type { NativeArray } from "../tensor.ts";
@@ -11,8 +11,10 @@ import type { NativeArray } from "../tensor.ts";
 export interface RowWise {
   /** Operands with one row per token. */
   readonly tiled: readonly number[];
-  /** Position of the number of rows, or of elements. */
+  /** Position of the number of rows, or of elements; -1 where `rows` tells it. */
   readonly count: number;
+  /** Positions of numbers of which rows are the product. */
+  readonly rows?: readonly number[];
   /** True where `count` counts elements: any number of rows divides them. */
   readonly elements?: boolean;
   /** Position of the number of the first row, where the op wants to know it. */
@@ -84,12 +86,13 @@ class Run {
 
   /** Adds the call if a tile of rows can run through it after the others. */
   accepts(call: TracedCall, kind: RowWise): boolean {
-    const count = call.operands[kind.count] as number;
+    const counts = kind.rows ?? [kind.count];
+    const count = counts.reduce((product, i) => product * (call.operands[i] as number), 1);
     if (this.closed || count === 0) return false;
     const rows = kind.elements ? this.rows : count;
-    const counts = kind.elements ? [...this.#elements, count] : this.#elements;
+    const elements = kind.elements ? [...this.#elements, count] : this.#elements;
     if (this.rows !== 0 && rows !== this.rows) return false;
-    if (rows !== 0 && counts.some((elements) => elements % rows !== 0)) return false;
+    if (rows !== 0 && elements.some((n) => n % rows !== 0)) return false;
     const arrays = call.operands.map((o) => (ArrayBuffer.isView(o) ? o : null));
     const outputs = kind.outputs.map((i) => arrays[i]).filter((array) => array !== null);
     for (const [i, array] of arrays.entries()) {
@@ -115,14 +118,24 @@ class Run {
 export type Joins = (call: TracedCall) => RowWise | undefined;
 
 /** What one kernel takes through a segment's rows on a GPU (native/cuda/segment.cu). */
-const JOINED: ReadonlySet<OpName> = new Set<OpName>([
+const ROWS_ON_DEVICE: ReadonlySet<OpName> = new Set<OpName>([
   ...["fusedCodedLinear", "layerNorm", "quantize", "dequantize", "qdq", "gatherRows"],
   ...["sliceColumns", "addPrompt", "route", "gelu", "sigmoidGate", "multiply", "add", "scale"],
   "scaleAdd",
 ] as const);
 
-/** Calls that may be part of a segment on a GPU. */
-export const joinsOnDevice: Joins = (call) => (JOINED.has(call.op) ? rowWise(call) : undefined);
+/**
+ * What reads rows of others too, and so has to come from kernels before: it may begin a segment on a
+ * GPU, or join one that does not make what it reads. Behind attention the rows are those of a window.
+ */
+const READERS_ON_DEVICE: Partial<Record<OpName, RowWise>> = {
+  codedWindowAttention: { tiled: [6, 9], count: -1, rows: [10, 11, 12], outputs: [6, 9] },
+  fusedCodedDepthwiseConv: { tiled: [7, 10], count: -1, rows: [11, 12, 13], outputs: [10] },
+};
+
+/** How calls keep their rows that may be part of a segment on a GPU. */
+export const joinsOnDevice: Joins = (call) =>
+  READERS_ON_DEVICE[call.op] ?? (ROWS_ON_DEVICE.has(call.op) ? rowWise(call) : undefined);
 
 /** Splits `calls` into segments, in order, each as long as it can be. */
 export function segmentsOf(calls: readonly TracedCall[], joins: Joins = rowWise): Segment[] {

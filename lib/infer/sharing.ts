@@ -3,7 +3,7 @@ import type { TracedCall } from "../autograd.ts";
 import type { Life } from "./arena.ts";
 import { STREAMED } from "./fuse.ts";
 import { isArray } from "./rewrite.ts";
-import { rowWise, type Segment } from "./segments.ts";
+import type { Joins, Segment } from "./segments.ts";
 
 /** Ops that read a row of an operand before they write the same row of their result. */
 const IN_PLACE: readonly string[] = ["fusedCodedLinear", "add", "multiply"];
@@ -26,6 +26,7 @@ export function shareRows(
   calls: readonly TracedCall[],
   segments: readonly Segment[],
   lives: Map<ArrayBuffer, Life>,
+  joins: Joins,
 ): void {
   segments.forEach((segment, s) => {
     const alone = segment.first === segment.last && ELEMENTWISE.includes(calls[segment.first].op);
@@ -34,7 +35,7 @@ export function shareRows(
     const written = new Map<ArrayBuffer, number>();
     const untiled = new Set<ArrayBufferLike>();
     for (let at = segment.first; at <= segment.last; at++) {
-      const kind = rowWise(calls[at])!;
+      const kind = joins(calls[at])!;
       calls[at].operands.forEach((operand, i) => {
         if (!isArray(operand)) return;
         const buffer = operand.buffer as ArrayBuffer;

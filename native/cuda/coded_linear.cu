@@ -13,7 +13,8 @@ __global__ void __launch_bounds__(kProductThreads) coded_kernel(Product a) {
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
   const int64_t first_column = static_cast<int64_t>(blockIdx.y) * 8 * kTilesN;
   __shared__ Staging<kTilesM, kTilesN> staged;
-  coded_product<kWidth>(a, first_row, first_column, staged, [&](int row, int column, float value) {
+  const Rows rows = rows_from(first_row, a.rows, kRows);
+  coded_product<kWidth>(a, rows, first_column, staged, [&](int row, int column, float value) {
     a.y[(first_row + row) * a.out + first_column + column] = value;
   });
 }

@@ -53,11 +53,11 @@ struct Staging {
   unsigned w[8 * kTilesN][kStageStride];
 };
 
-// A block's kProductRows<kTilesM> rows by 8 kTilesN columns: take(row, column, value) for each that
-// the product has, counted from first_row and first_column. Every thread of the block calls it, at
-// the beginning of the kernel or behind a barrier.
+// A block's rows, at most kProductRows<kTilesM>, by 8 kTilesN columns: take(row, column, value) for
+// each that the product has, row being a number among `rows` and columns counted from first_column.
+// Every thread of the block calls it, at the beginning of the kernel or behind a barrier.
 template <int kWidth, int kTilesM, int kTilesN, class Take>
-SPR2Q_DEVICE void coded_product(const Product& a, int64_t first_row, int64_t first_column,
+SPR2Q_DEVICE void coded_product(const Product& a, const Rows& rows, int64_t first_column,
                                 Staging<kTilesM, kTilesN>& staged, const Take& take) {
   constexpr int kRows = kProductRows<kTilesM>, kColumns = 8 * kTilesN;
   const int64_t words = (a.in * kWidth + 31) / 32, stride = packed_stride(a.in);
@@ -72,8 +72,8 @@ SPR2Q_DEVICE void coded_product(const Product& a, int64_t first_row, int64_t fir
     const int padded = (here + kWordsOfK - 1) / kWordsOfK * kWordsOfK;
     for (int word = thread % kWordsOfK; word < padded; word += kWordsOfK) {
       for (int row = thread / kWordsOfK; row < kRows; row += kProductThreads / kWordsOfK) {
-        const uint8_t* from = a.x + (first_row + row) * a.in;
-        const bool inside = first_row + row < a.rows && word < here;
+        const bool inside = row < rows.count && word < here;
+        const uint8_t* from = a.x + (inside ? rows[row] : 0) * a.in;
         staged.x[row][word] = inside ? code_word<kWidth>(from, first + word, a.in, wide) : 0;
       }
       for (int column = thread / kWordsOfK; column < kColumns;
@@ -121,7 +121,7 @@ SPR2Q_DEVICE void coded_product(const Product& a, int64_t first_row, int64_t fir
       sum += __shfl_xor_sync(kAllLanes, sum, 1);
       sum += __shfl_xor_sync(kAllLanes, sum, 2);
       const int row = warp_row + 16 * m + 8 * side + g;
-      if (first_row + row >= a.rows) continue;
+      if (row >= rows.count) continue;
 #pragma unroll
       for (int n = 0; n < kTilesN; ++n) {
 #pragma unroll

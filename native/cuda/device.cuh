@@ -66,6 +66,21 @@ SPR2Q_DEVICE int warp_index() { return static_cast<int>(threadIdx.x) / kWarp; }
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
+// Rows of tensors that a block works on: `count` of them from `first` on or, where there is a map,
+// those that it names (the tokens of a window).
+struct Rows {
+  int64_t first;
+  int count;
+  const int* map;
+  __device__ int64_t operator[](int i) const { return map ? map[i] : first + i; }
+  // The same without the first `i`.
+  __device__ Rows from(int i) const { return {first + i, count - i, map ? map + i : nullptr}; }
+};
+// Rows first ... of `total`, at most `most` of them.
+SPR2Q_DEVICE Rows rows_from(int64_t first, int64_t total, int most) {
+  return {first, total - first < most ? static_cast<int>(total - first) : most, nullptr};
+}
+
 template <class T>
 SPR2Q_DEVICE T warp_sum(T value) {
 #pragma unroll

@@ -9,7 +9,8 @@ template <int kWidth, int kTilesN>
 __global__ void __launch_bounds__(kProductThreads) fused_kernel(Fused a) {
   SPR2Q_DYNAMIC_SHARED(float, tile);
   __shared__ FusedStaging<kTilesN> staged;
-  fused_rows<kWidth, kTilesN>(a, static_cast<int64_t>(blockIdx.x) * kFusedRows, staged, tile);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kFusedRows;
+  fused_rows<kWidth, kTilesN>(a, rows_from(first, a.product.rows, kFusedRows), staged, tile);
 }
 
 template <int kWidth>

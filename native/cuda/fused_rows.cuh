@@ -1,6 +1,6 @@
 // A coded linear layer with what follows it on each token (FusedCodedLinear) for the rows of one
 // block: codes come in, codes go out, and what lies between stays in shared memory. A block makes all
-// outputs of 64 rows, 48 or 64 columns at a time, into a tile; then each warp takes its rows through
+// outputs of up to 64 rows, 48 or 64 columns at a time, into a tile; then each warp takes its rows through
 // the rest, a lane for every 32nd column, as the kernels of the parts do, so that sums and bits are
 // theirs.
 #pragma once
@@ -64,10 +64,10 @@ SPR2Q_DEVICE void finish_row(const Fused& a, const Grid (&grids)[2], int64_t row
 template <int kTilesN>
 using FusedStaging = Staging<1, kTilesN>;
 
-// Rows first_row ... of a block; the tile has tile_bytes(a). Every thread of the block calls
+// A block's rows, at most kFusedRows; the tile has tile_bytes(a). Every thread of the block calls
 // it, at the beginning of the kernel or behind a barrier.
 template <int kWidth, int kTilesN>
-SPR2Q_DEVICE void fused_rows(const Fused& a, int64_t first_row, FusedStaging<kTilesN>& staged,
+SPR2Q_DEVICE void fused_rows(const Fused& a, const Rows& rows, FusedStaging<kTilesN>& staged,
                              float* tile) {
   __shared__ Grid grids[2];
   constexpr int kColumns = 8 * kTilesN;
@@ -75,15 +75,13 @@ SPR2Q_DEVICE void fused_rows(const Fused& a, int64_t first_row, FusedStaging<kTi
   if (threadIdx.x == 1 && a.more.codes) grids[1] = grid_of(a.more);
   const int out = static_cast<int>(a.product.out), stride = tile_stride(out);
   for (int column = 0; column < out; column += kColumns) {
-    coded_product<kWidth>(a.product, first_row, column, staged, [&](int row, int c, float value) {
+    coded_product<kWidth>(a.product, rows, column, staged, [&](int row, int c, float value) {
       tile[row * stride + column + c] = value;
     });
   }
   __syncthreads();
-  for (int row = warp_index(); row < kFusedRows; row += kFusedWarps) {
-    if (first_row + row < a.product.rows) {
-      finish_row(a, grids, first_row + row, tile + row * stride);
-    }
+  for (int row = warp_index(); row < rows.count; row += kFusedWarps) {
+    finish_row(a, grids, rows[row], tile + row * stride);
   }
 }
 

@@ -14,7 +14,7 @@ constexpr int kRows = 8;           // rows (warps) of a block
 __global__ void __launch_bounds__(kRows * kWarp) layer_norm_kernel(LayerNorm a) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + warp_index();
   if (row >= a.rows) return;  // the whole warp
-  norm_rows<1>(a, row, 1);
+  norm_rows<1>(a, rows_from(row, a.rows, 1));
 }
 
 __global__ void __launch_bounds__(kRows * kWarp)

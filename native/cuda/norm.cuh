@@ -60,21 +60,21 @@ SPR2Q_DEVICE Moments moments(const float* x, int64_t channels) {
   return result[0];
 }
 
-// Rows first ... first + count - 1 of LayerNorm, at most kRows of them, by the whole warp.
+// The first kRows of `rows`, or as many as there are, of LayerNorm, by the whole warp.
 template <int kRows>
-SPR2Q_DEVICE void norm_rows(const LayerNorm& a, int64_t first, int count) {
+SPR2Q_DEVICE void norm_rows(const LayerNorm& a, const Rows& rows) {
   const float* x[kRows];
   Moments m[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) x[r] = a.x.data + (first + (r < count ? r : 0)) * a.channels;
+  for (int r = 0; r < kRows; ++r) x[r] = a.x.data + rows[r < rows.count ? r : 0] * a.channels;
   moments_of(x, a.channels, m);
   for (int64_t c = lane_index(); c < a.channels; c += kWarp) {
     const float weight = a.weight.data[c], bias = a.bias.data[c];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if (r >= count) continue;
+      if (r >= rows.count) continue;
       const float h = (x[r][c] - m[r].mean) * m[r].reciprocal;
-      a.y.data[(first + r) * a.channels + c] = fmaf(h, weight, bias);
+      a.y.data[rows[r] * a.channels + c] = fmaf(h, weight, bias);
     }
   }
 }

@@ -3,9 +3,10 @@
 // core/philox.hpp, bit by bit: a block of four words to a lane, so 16 lanes serve 64 classes.
 // No token is placed by an atomic: a warp counts a chunk of tokens in order (lanes with one class find each
 // other by match), the last block of a sample turns its counts into first places, class by class
-// and chunk by chunk, and the warps place their tokens from there.
+// and chunk by chunk, and further blocks of the kernel place their tokens from there.
 #include "routing.cuh"
 #include "sums.cuh"
+#include "tickets.cuh"
 
 namespace spr2q {
 namespace cuda {
@@ -62,8 +63,7 @@ __global__ void __launch_bounds__(kGradTokens * kWarp) route_grad_kernel(RouteGr
 // ---- The sort ---------------------------------------------------------------------------------
 
 constexpr int kChunkTokens = 256;    // of one warp
-constexpr int kCountThreads = 1024;  // of a block that counts
-constexpr int kPlaceWarps = 4;       // of a block that places
+constexpr int kSortThreads = 1024;
 constexpr int64_t kMostPlaces = int64_t{1} << 31;  // of a sample: they are numbered in 32 bits
 
 struct Sort {
@@ -91,10 +91,10 @@ SPR2Q_DEVICE unsigned lanes_below() { return (1u << lane_index()) - 1; }
 
 // Counts (chunk, class) of a sample -> first places, in the order of (class, chunk), by a block.
 SPR2Q_DEVICE void first_places(const Sort& s, int64_t sample) {
-  __shared__ int32_t sums[2][kCountThreads];
+  __shared__ int32_t sums[2][kSortThreads];
   int32_t* places = s.places + sample * s.chunks * s.a.count;
   const int chunks = static_cast<int>(s.chunks), count = static_cast<int>(s.a.count);
-  const int n = chunks * count, share = (n + kCountThreads - 1) / kCountThreads;
+  const int n = chunks * count, share = (n + kSortThreads - 1) / kSortThreads;
   const int thread = static_cast<int>(threadIdx.x);
   const int begin = thread * share, end = begin + share < n ? begin + share : n;
   const auto index = [&](int i) { return i % chunks * count + i / chunks; };
@@ -102,7 +102,7 @@ SPR2Q_DEVICE void first_places(const Sort& s, int64_t sample) {
   for (int i = begin; i < end; ++i) sum += places[index(i)];
   int from = 0;
   sums[0][thread] = sum;
-  for (int step = 1; step < kCountThreads; step *= 2, from ^= 1) {
+  for (int step = 1; step < kSortThreads; step *= 2, from ^= 1) {
     __syncthreads();
     const int32_t before = thread >= step ? sums[from][thread - step] : 0;
     sums[from ^ 1][thread] = sums[from][thread] + before;
@@ -116,28 +116,19 @@ SPR2Q_DEVICE void first_places(const Sort& s, int64_t sample) {
   }
 }
 
-// Blocks of a sample side by side; its last one turns counts into places.
-__global__ void __launch_bounds__(kCountThreads)
-count_kernel(Sort s, int blocks, unsigned* arrived) {
-  const int64_t sample = blockIdx.x / blocks;
-  const int64_t chunk = blockIdx.x % blocks * (kCountThreads / kWarp) + warp_index();
-  if (chunk < s.chunks) {  // the whole warp
-    int32_t* counts = s.places + (sample * s.chunks + chunk) * s.a.count;
-    for (int64_t k = lane_index(); k < s.a.count; k += kWarp) counts[k] = 0;
-    __syncwarp();
-    walk_chunk(s, sample, chunk, [&](int64_t, int label, unsigned peers) {
-      if (label >= 0 && (peers & lanes_below()) == 0) counts[label] += __popc(peers);
-    });
-  }
-  if (arrives_last(arrived + sample, static_cast<unsigned>(blocks))) first_places(s, sample);
+SPR2Q_DEVICE void count_chunk(const Sort& s, int64_t sample, int64_t chunk) {
+  int32_t* counts = s.places + (sample * s.chunks + chunk) * s.a.count;
+  for (int64_t k = lane_index(); k < s.a.count; k += kWarp) counts[k] = 0;
+  __syncwarp();
+  walk_chunk(s, sample, chunk, [&](int64_t, int label, unsigned peers) {
+    if (label >= 0 && (peers & lanes_below()) == 0) counts[label] += __popc(peers);
+  });
 }
 
-__global__ void __launch_bounds__(kPlaceWarps * kWarp) place_kernel(Sort s) {
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kPlaceWarps + warp_index();
-  if (at >= s.a.batch * s.chunks) return;  // the whole warp
-  const int64_t sample = at / s.chunks, first = sample * s.a.tokens;
-  int32_t* places = s.places + at * s.a.count;
-  walk_chunk(s, sample, at % s.chunks, [&](int64_t token, int label, unsigned peers) {
+SPR2Q_DEVICE void place_chunk(const Sort& s, int64_t sample, int64_t chunk) {
+  const int64_t first = sample * s.a.tokens;
+  int32_t* places = s.places + (sample * s.chunks + chunk) * s.a.count;
+  walk_chunk(s, sample, chunk, [&](int64_t token, int label, unsigned peers) {
     if (label >= 0) {
       const int64_t place = first + places[label] + __popc(peers & lanes_below());
       s.a.order.data[place] = static_cast<int32_t>(first + token);
@@ -146,6 +137,28 @@ __global__ void __launch_bounds__(kPlaceWarps * kWarp) place_kernel(Sort s) {
     __syncwarp();  // all have read the place before it moves on
     if (label >= 0 && (peers & lanes_below()) == 0) places[label] += __popc(peers);
   });
+}
+
+// A chunk for every warp, twice: the blocks of the first half of the tickets count, the last one of
+// a sample turns counts into places, and those of the second half wait for that and place.
+__global__ void __launch_bounds__(kSortThreads) sort_kernel(Sort s, int blocks, Tickets tickets) {
+  const int64_t half = s.a.batch * blocks, ticket = take_ticket(tickets);
+  const bool counts = ticket < half;
+  const int64_t at = counts ? ticket : ticket - half, sample = at / blocks;
+  const int64_t chunk = at % blocks * (kSortThreads / kWarp) + warp_index();
+  unsigned *arrivals = tickets.flags, *placed = tickets.flags + s.a.batch;
+  if (counts) {
+    if (chunk < s.chunks) count_chunk(s, sample, chunk);  // the whole warp
+    if (arrives_last(arrivals + sample, static_cast<unsigned>(blocks))) {
+      first_places(s, sample);
+      raise(placed + sample);
+    }
+  } else {
+    if (threadIdx.x == 0) wait_for(placed + sample);
+    arrived();
+    if (chunk < s.chunks) place_chunk(s, sample, chunk);
+  }
+  put_back(tickets);
 }
 
 // ---- The prompt -------------------------------------------------------------------------------
@@ -195,11 +208,9 @@ void sort_tokens(const SortTokens& a) {
     return fail(kCudaBadArgument, "sort_tokens: 2^31 counts or more of tokens and classes");
   }
   const Sort sort{a, scratch.take<int32_t>(a.batch * chunks * a.count), chunks};
-  const int64_t blocks = divide_up(chunks, kCountThreads / kWarp);
-  launch(count_kernel, dim3(grid_size(a.batch * blocks)), dim3(kCountThreads), 0, sort, blocks,
-         arrivals(a.batch));
-  launch(place_kernel, dim3(grid_size(divide_up(a.batch * chunks, kPlaceWarps))),
-         dim3(kPlaceWarps * kWarp), 0, sort);
+  const int64_t blocks = divide_up(chunks, kSortThreads / kWarp);
+  launch(sort_kernel, dim3(grid_size(2 * a.batch * blocks)), dim3(kSortThreads), 0, sort, blocks,
+         tickets(2 * a.batch));
 }
 
 void add_prompt(const AddPrompt& a) {

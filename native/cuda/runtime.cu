@@ -338,16 +338,18 @@ void use_kept_blocks(KeptBlocks* blocks) {
   if (kept) kept->next = 0;
 }
 
-Kept keep(Scratch& scratch, int64_t bytes, std::initializer_list<const void*> from) {
+bool keeps(std::initializer_list<const void*> from) {
   const auto constant = [](const void* data) {
     const uint8_t* at = static_cast<const uint8_t*>(data);
     return !at || std::any_of(kept->constants->begin(), kept->constants->end(), [&](const Block& b) {
       return at >= b.data && at < b.data + b.bytes;
     });
   };
-  if (!kept || !std::all_of(from.begin(), from.end(), constant)) {
-    return {scratch.take<uint8_t>(bytes), true};
-  }
+  return kept && std::all_of(from.begin(), from.end(), constant);
+}
+
+Kept keep(Scratch& scratch, int64_t bytes, std::initializer_list<const void*> from) {
+  if (!keeps(from)) return {scratch.take<uint8_t>(bytes), true};
   if (kept->made) return {kept->blocks[kept->next++], false};
   void* data = nullptr;
   if (allocate(&data, bytes) != kCudaOk) return {nullptr, true};

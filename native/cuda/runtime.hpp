@@ -50,6 +50,8 @@ struct Kept {
   bool fresh;
 };
 Kept keep(Scratch& scratch, int64_t bytes, std::initializer_list<const void*> from);
+// True where keep() keeps what is made of `from`: in a plan, of its constants.
+bool keeps(std::initializer_list<const void*> from);
 
 // A plan's memory for that, in the order of its calls. The first run that ends well makes it.
 struct KeptBlocks {

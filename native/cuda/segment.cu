@@ -1,241 +1,84 @@
 // Segments of a plan (lib/infer/segments.ts): calls of which each works on every row by itself, so
 // that a row needs no other block between them. A block takes 64 rows through all of them, with a
 // barrier between two calls; what one leaves for the next lies in the arena, and so in the second
-// level cache. The calls themselves are the functions of which the ops' own kernels are made, and
-// give their bits. The list of calls is a parameter of the kernel, as recorded graphs need it.
+// level cache. Behind window attention a block has the rows of its window instead, 64 at a time, and
+// makes the attention of all heads first. The list of calls is a parameter of the kernel, as recorded
+// graphs need it.
 #include "segment.hpp"
 
-#include "elementwise.cuh"
-#include "fused_rows.cuh"
-#include "routing.cuh"
-#include "rows.cuh"
+#include "coded_attention.cuh"
+#include "segment_rows.cuh"
 
 namespace spr2q {
 namespace cuda {
+
+#define SPR2Q_DECLARE(op, Args) void op(const Args&);
+SPR2Q_OPS(SPR2Q_DECLARE)
+#undef SPR2Q_DECLARE
+
 namespace {
 
-constexpr int kRows = kFusedRows;  // of a block
-constexpr int kThreads = kProductThreads;
 constexpr int kBlocks = 3;  // on a multiprocessor: shared memory has no room for more on sm_86 and 89
+constexpr int kMostMapped = 256;  // tokens of a window
+static_assert(kTileThreads == kSegmentThreads, "one block makes the attention and its rows");
 
-enum RowOp : int {
-  kFusedLinear,
-  kLayerNorm,
-  kQuantize,
-  kDequantize,
-  kQdq,
-  kGather,
-  kSlice,
-  kPrompt,
-  kRoute,
-  kGelu,
-  kSigmoidGate,
-  kMultiply,
-  kAdd,
-  kScale,
-  kScaleAdd,
+struct WindowList {
+  AttentionTiles attention;
+  RowList rows;
 };
-
-// quantize, dequantize and qdq: from and to are floats or codes.
-struct Coding {
-  const void* from;
-  void* to;
-  Coder coder;
-};
-struct Routing {
-  Route a;
-  const int64_t* more;
-};
-
-struct RowCall {
-  RowOp op;
-  int columns;  // elements of a row, or pieces; none where the call counts them itself
-  union {
-    Fused fused;
-    LayerNorm norm;
-    Coding coding;
-    Move move;
-    SliceBody slice;
-    AddPrompt prompt;
-    Routing routing;
-    GeluBody gelu;
-    SigmoidGateBody gate;
-    MultiplyBody multiply;
-    AddBody add;
-    ScaleBody scale;
-    ScaleAddBody scale_add;
-  };
-};
-
-constexpr int kMostJoined = 16;  // calls of a launch
-
-struct RowList {
-  int64_t rows;
-  int count;
-  RowCall calls[kMostJoined];
-};
+static_assert(sizeof(WindowList) <= 4096, "parameters of a kernel");
 
 // Never copied, neither to local memory nor to a fibre's stack.
 #if defined(SPR2Q_CUDA_SHIM)
-#define SPR2Q_ROW_LIST const RowList&
+#define SPR2Q_PARAMETER(Type) const Type&
 #else
-#define SPR2Q_ROW_LIST const __grid_constant__ RowList
+#define SPR2Q_PARAMETER(Type) const __grid_constant__ Type
 #endif
 
-// Rows of a block.
-struct Range {
-  int64_t first;
-  int count;
-};
-
-constexpr int kAtOnce = 4;  // values of a thread that are read before the first is written
-
-// write(row, column, read(row, column)) for every value of the block's rows.
-template <class Read, class Write>
-SPR2Q_DEVICE void each_cell(const Range& rows, int columns, const Read& read, const Write& write) {
-  using Value = decltype(read(int64_t{}, int{}));
-  const int n = rows.count * columns;
-  for (int begin = static_cast<int>(threadIdx.x); begin < n; begin += kAtOnce * kThreads) {
-    Value values[kAtOnce];
-#pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) {
-      const int i = begin + k * kThreads, row = i / columns;
-      if (i < n) values[k] = read(rows.first + row, i - row * columns);
-    }
-#pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) {
-      const int i = begin + k * kThreads, row = i / columns;
-      if (i < n) write(rows.first + row, i - row * columns, values[k]);
-    }
-  }
-}
-
-// body(index) for every value of the block's rows.
-template <class Body>
-SPR2Q_DEVICE void each_value(const Range& rows, int columns, const Body& body) {
-  const int64_t first = rows.first * columns;
-  for (int i = static_cast<int>(threadIdx.x); i < rows.count * columns; i += kThreads) {
-    body(first + i);
-  }
-}
-
-// to = map(grid, from) for every value of the block's rows, `grid` being that of its column.
-template <class From, class To, class Map>
-SPR2Q_DEVICE void each_coded(const Coding& a, const Range& rows, int columns, const Map& map) {
-  const Grid grid = grid_of(a.coder);
-  each_cell(
-      rows, columns,
-      [&](int64_t row, int c) {
-        return map(grid_in(a.coder, grid, c), static_cast<const From*>(a.from)[row * columns + c]);
-      },
-      [&](int64_t row, int c, To value) { static_cast<To*>(a.to)[row * columns + c] = value; });
-}
-
-SPR2Q_DEVICE void code_rows(const RowCall& call, const Range& rows) {
-  if (call.op == kQuantize) {
-    each_coded<float, uint8_t>(call.coding, rows, call.columns, [](const Grid& grid, float x) {
-      return static_cast<uint8_t>(code_on(grid, x));
-    });
-  } else if (call.op == kDequantize) {
-    each_coded<uint8_t, float>(call.coding, rows, call.columns, [](const Grid& grid, uint8_t code) {
-      return value_on(grid, static_cast<float>(code));
-    });
-  } else {
-    each_coded<float, float>(call.coding, rows, call.columns, [](const Grid& grid, float x) {
-      return value_on(grid, code_on(grid, x));
-    });
-  }
-}
-
-template <class Piece>
-SPR2Q_DEVICE void gather_pieces(const Move& a, const Range& rows, int columns) {
-  each_cell(
-      rows, columns,
-      [&](int64_t row, int piece) {
-        const int64_t other = other_row(a, row);
-        const Piece* from = reinterpret_cast<const Piece*>(a.from);
-        return other < 0 ? Piece{} : from[other * a.per_row + piece];
-      },
-      [&](int64_t row, int piece, const Piece& value) {
-        Piece* to = reinterpret_cast<Piece*>(a.to);
-        if (other_row(a, row) >= 0) to[row * a.per_row + piece] = value;
-      });
-}
-
-SPR2Q_DEVICE void gather_rows_of(const RowCall& call, const Range& rows) {
-  if (call.move.wide) gather_pieces<float4>(call.move, rows, call.columns);
-  else gather_pieces<float>(call.move, rows, call.columns);
-}
-
-SPR2Q_DEVICE void slice_rows(const RowCall& call, const Range& rows) {
-  const SliceBody& a = call.slice;
-  each_cell(
-      rows, call.columns, [&](int64_t row, int c) { return a.read(row, c); },
-      [&](int64_t row, int c, float value) { a.write(row, c, value); });
-}
-
-SPR2Q_DEVICE void prompt_rows(const RowCall& call, const Range& rows) {
-  const AddPrompt& a = call.prompt;
-  each_cell(
-      rows, call.columns, [&](int64_t row, int state) { return prompted(a, row, state); },
-      [&](int64_t row, int state, float value) { a.y.data[row * a.states + state] = value; });
-}
-
-SPR2Q_DEVICE void scale_add_rows(const RowCall& call, const Range& rows) {
-  for (int i = static_cast<int>(threadIdx.x); i < rows.count * call.columns; i += kThreads) {
-    const int row = i / call.columns;
-    call.scale_add(rows.first + row, i - row * call.columns);
-  }
-}
-
-SPR2Q_DEVICE void element_rows(const RowCall& call, const Range& rows) {
-  switch (call.op) {
-    case kGather: return gather_rows_of(call, rows);
-    case kSlice: return slice_rows(call, rows);
-    case kPrompt: return prompt_rows(call, rows);
-    case kScaleAdd: return scale_add_rows(call, rows);
-    case kGelu: return each_value(rows, call.columns, call.gelu);
-    case kSigmoidGate: return each_value(rows, call.columns, call.gate);
-    case kMultiply: return each_value(rows, call.columns, call.multiply);
-    case kAdd: return each_value(rows, call.columns, call.add);
-    default: return each_value(rows, call.columns, call.scale);
-  }
-}
-
-SPR2Q_DEVICE void normed_rows(const LayerNorm& a, const Range& rows) {
-  constexpr int kTogether = 2;  // rows of a warp at once
-  for (int row = warp_index() * kTogether; row < rows.count; row += kThreads / kWarp * kTogether) {
-    norm_rows<kTogether>(a, rows.first + row, rows.count - row);
-  }
-}
-
-SPR2Q_DEVICE void route_rows(const Routing& a, const Range& rows) {
-  constexpr int kTokens = kThreads / kPhiloxLanes;  // at a time: whole warps, past the end too
-  for (int row = 0; row < kRows; row += kTokens) {
-    route_token(a.a, a.more, rows.first + row + threadIdx.x / kPhiloxLanes);
-  }
-}
+// The body of a kernel of 4-bit operands where no tensor core has them: launch code takes width 8
+// from kFirst8BitOnly on.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define SPR2Q_NEVER_4_BITS(kWidth) \
+  if constexpr (kWidth == 4) return __trap()
+#else
+#define SPR2Q_NEVER_4_BITS(kWidth) static_assert(kWidth == 4 || kWidth == 8, "widths of a segment")
+#endif
 
 template <int kWidth, int kTilesN>
-__global__ void __launch_bounds__(kThreads, kBlocks) segment_kernel(SPR2Q_ROW_LIST list) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  if constexpr (kWidth == 4) return __trap();  // launch code takes width 8 from kFirst8BitOnly on
-#endif
+__global__ void __launch_bounds__(kSegmentThreads, kBlocks)
+segment_kernel(SPR2Q_PARAMETER(RowList) list) {
+  SPR2Q_NEVER_4_BITS(kWidth);
   SPR2Q_DYNAMIC_SHARED(float, tile);
   __shared__ FusedStaging<kTilesN> staged;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kRows, left = list.rows - first;
-  const Range rows{first, left < kRows ? static_cast<int>(left) : kRows};
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kSegmentRows;
+  const Rows rows = rows_from(first, list.rows, kSegmentRows);
   for (int at = 0; at < list.count; ++at) {
-    const RowCall& call = list.calls[at];
     if (at > 0) __syncthreads();  // the rows of the call before are there
-    switch (call.op) {
-      case kFusedLinear: fused_rows<kWidth, kTilesN>(call.fused, first, staged, tile); break;
-      case kQuantize:
-      case kDequantize:
-      case kQdq: code_rows(call, rows); break;
-      case kLayerNorm: normed_rows(call.norm, rows); break;
-      case kRoute: route_rows(call.routing, rows); break;
-      default: element_rows(call, rows); break;
+    take_through<kWidth, kTilesN>(list.calls[at], rows, staged, tile);
+  }
+}
+
+// A block for every window.
+template <int kWidth, int kTilesN>
+__global__ void __launch_bounds__(kSegmentThreads, kTileBlocks)
+window_segment_kernel(SPR2Q_PARAMETER(WindowList) list) {
+  SPR2Q_NEVER_4_BITS(kWidth);
+  SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
+  __shared__ FusedStaging<kTilesN> staged;
+  __shared__ int map[kMostMapped];
+  const AttentionTiles& attention = list.attention;
+  const int positions = static_cast<int>(attention.layout.positions);
+  const WindowView view = attend_window(attention, shared, blockIdx.x);
+  for (int p = static_cast<int>(threadIdx.x); p < kMostMapped; p += kSegmentThreads) {
+    map[p] = p < positions ? view.rows[p] : 0;
+  }
+  for (int first = 0; first < positions; first += kSegmentRows) {
+    const int left = positions - first;
+    const Rows rows{0, left < kSegmentRows ? left : kSegmentRows, map + first};
+    for (int at = 0; at < list.rows.count; ++at) {
+      __syncthreads();  // as above; before the first call, the codes and the map
+      take_through<kWidth, kTilesN>(list.rows.calls[at], rows, staged,
+                                    reinterpret_cast<float*>(shared));
     }
   }
 }
@@ -244,6 +87,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) segment_kernel(SPR2Q_ROW_LI
 
 struct Pending {
   RowList list;
+  CodedWindowAttention attention;  // before the list, where windows > 0
+  int64_t windows;
   int width;                // of operands on the tensor cores: 4 or 8
   int64_t narrow, wide;     // columns of all products, padded to tiles of 48 and of 64
   int64_t shared;           // bytes of the widest tile
@@ -252,23 +97,36 @@ thread_local Pending pending;
 
 void clear() {
   pending.list.count = 0;
+  pending.windows = 0;
   pending.width = 4;
   pending.narrow = pending.wide = pending.shared = 0;
 }
 
+template <class Kernel, class List>
+void launch_list(Kernel* kernel, int64_t blocks, const List& list) {
+  const int64_t staged = sizeof(FusedStaging<8>);
+  if (!failed() && pending.shared + staged > kPlainSharedBytes) {
+    allow_shared(reinterpret_cast<const void*>(kernel), pending.shared);
+  }
+  launch(kernel, dim3(grid_size(blocks)), dim3(kSegmentThreads), pending.shared, list);
+}
+
 void launch_pending() {
   const RowList& list = pending.list;
-  if (list.count > 0) {
-    const bool narrow = pending.narrow <= pending.wide;
-    const auto kernel = pending.width == 4
-                            ? (narrow ? segment_kernel<4, 6> : segment_kernel<4, 8>)
-                            : (narrow ? segment_kernel<8, 6> : segment_kernel<8, 8>);
-    const int64_t staged = sizeof(FusedStaging<8>);
-    if (!failed() && pending.shared + staged > kPlainSharedBytes) {
-      allow_shared(reinterpret_cast<const void*>(kernel), pending.shared);
-    }
-    launch(kernel, dim3(grid_size(divide_up(list.rows, kRows))), dim3(kThreads), pending.shared,
-           list);
+  const bool narrow = pending.narrow <= pending.wide;
+  if (pending.windows > 0 && list.count == 0) {
+    coded_window_attention(pending.attention);
+  } else if (pending.windows > 0) {
+    const WindowList both{attention_tiles(pending.attention), list};
+    if (both.attention.end > pending.shared) pending.shared = both.attention.end;
+    launch_list(pending.width == 4
+                    ? (narrow ? window_segment_kernel<4, 6> : window_segment_kernel<4, 8>)
+                    : (narrow ? window_segment_kernel<8, 6> : window_segment_kernel<8, 8>),
+                pending.windows, both);
+  } else if (list.count > 0) {
+    launch_list(pending.width == 4 ? (narrow ? segment_kernel<4, 6> : segment_kernel<4, 8>)
+                                   : (narrow ? segment_kernel<8, 6> : segment_kernel<8, 8>),
+                divide_up(list.rows, kSegmentRows), list);
   }
   clear();
 }
@@ -289,14 +147,6 @@ void alone(const Args& a) {
   op(a);
 }
 
-}  // namespace
-
-#define SPR2Q_DECLARE(op, Args) void op(const Args&);
-SPR2Q_OPS(SPR2Q_DECLARE)
-#undef SPR2Q_DECLARE
-
-namespace {
-
 // Rows of so many elements are not counted in 32 bits; no network has them.
 constexpr int64_t kMostColumns = 1 << 24;
 
@@ -308,6 +158,29 @@ void join(const FusedCodedLinear& a) {
   pending.narrow += round_up(a.out, 48);
   pending.wide += round_up(a.out, 64);
   if (tile_bytes(fused) > pending.shared) pending.shared = tile_bytes(fused);
+}
+
+// Begins anew: its tokens are the rows of a window, and so are those of the calls behind it.
+void join(const CodedWindowAttention& a) {
+  const bool joins = a.batch * a.height * a.width == pending.list.rows &&
+                     a.window * a.window <= kMostMapped && attends_window(a);
+  if (!joins) return alone<CodedWindowAttention, coded_window_attention>(a);
+  launch_pending();
+  pending.attention = a;
+  pending.windows = pending.list.rows / (a.window * a.window);
+}
+
+// Its tables have to outlive the op, and with them the launch.
+void join(const FusedCodedDepthwiseConv& a) {
+  const CodedDepthwiseConv convolution = a.convolution({nullptr, 0});
+  const bool joins = a.batch * a.height * a.width == pending.list.rows &&
+                     in_fours(a.channels, a.x.data, a.factor.data, a.codes.data) &&
+                     keeps_tables(convolution);
+  if (!joins) return alone<FusedCodedDepthwiseConv, fused_coded_depthwise_conv>(a);
+  Scratch scratch;
+  const DepthwiseCall call{depthwise_of(scratch, convolution), gated_codes_of(a),
+                           static_cast<int>(a.kernel)};
+  next(kDepthwise, a.channels / 4).depthwise = call;
 }
 
 void join(const LayerNorm& a) {
@@ -397,6 +270,8 @@ Backend joining() {
 #undef SPR2Q_ENTRY
   };
   table.fused_coded_linear = join;
+  table.coded_window_attention = join;
+  table.fused_coded_depthwise_conv = join;
   table.layer_norm = join;
   table.quantize = join;
   table.dequantize = join;

@@ -25,7 +25,7 @@ describe.skipIf(!backend)("many chunks (npm run test:cuda)", () => {
   const cuda = backend as string;
   const shapes: readonly Shape[] = [
     { batch: 2, length: 1000, channels: 5, states: 8 },
-    { batch: 1, length: 4500, channels: 3, states: 2 }, // more chunks than lanes
+    { batch: 1, length: 9000, channels: 3, states: 2 }, // more chunks than lanes, several spans
     { batch: 1, length: 200, channels: 150, states: 5 }, // several blocks of channels
     { batch: 1, length: 129, channels: 2, states: 64 }, // 16 lanes a channel
   ];
