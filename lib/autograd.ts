@@ -67,12 +67,12 @@ export interface TracedCall {
   readonly operands: readonly Operand[];
 }
 
-type Backward = (gradient: F32) => readonly (F32 | null)[];
+type Gradients = readonly (F32 | null)[];
 
 interface Entry {
-  readonly output: Var;
+  readonly outputs: readonly Var[];
   readonly inputs: readonly (Var | null)[];
-  readonly backward: Backward;
+  readonly backward: (gradients: Gradients) => Gradients;
 }
 
 export type GraphMode = "recording" | "running" | "tracing";
@@ -146,12 +146,16 @@ export class Graph {
   }
 
   /** Notes how to differentiate `output`; does nothing where no input needs a gradient. */
-  record(output: Var, inputs: readonly (Var | null)[], backward: Backward): Var {
-    if (this.mode === "recording" && inputs.some((input) => input?.requiresGrad)) {
-      output.requiresGrad = true;
-      this.#entries.push({ output, inputs, backward });
-    }
+  record(output: Var, inputs: Entry["inputs"], backward: (gradient: F32) => Gradients): Var {
+    this.recordAll([output], inputs, ([gradient]) => backward(gradient!));
     return output;
+  }
+
+  /** The same of several outputs; those of them that nothing used have no gradient. */
+  recordAll(outputs: readonly Var[], inputs: Entry["inputs"], backward: Entry["backward"]): void {
+    if (this.mode !== "recording" || !inputs.some((input) => input?.requiresGrad)) return;
+    for (const output of outputs) output.requiresGrad = true;
+    this.#entries.push({ outputs, inputs, backward });
   }
 
   /** Runs `body` and frees what it allocated, except what it returns. Recording keeps all. */
@@ -180,14 +184,14 @@ export class Graph {
     for (const buffer of quiet.#live) this.#live.add(buffer);
     const output = new Var(result.data, result.shape, true);
     this.#entries.push({
-      output,
+      outputs: [output],
       inputs: [x],
-      backward: (gradient) => {
+      backward: ([gradient]) => {
         const inner = new Graph("recording", this.memory);
         const input = new Var(x.data, x.shape, true);
         const again = block(inner, input);
         again.grad = gradient;
-        inner.backward(gradient);
+        inner.backward(gradient!);
         const result = input.grad;
         inner.dispose();
         return [result];
@@ -213,35 +217,36 @@ export class Graph {
    */
   backward(borrowed?: F32): void {
     for (const entry of this.#entries.reverse()) {
-      const gradient = entry.output.grad;
-      if (!gradient) continue;
-      entry.output.grad = null;
+      const list = entry.outputs.map(({ grad }) => grad);
+      const given = new Set(list.filter((gradient) => gradient !== null));
+      if (given.size === 0) continue;
+      for (const output of entry.outputs) output.grad = null;
       const outer = this.#live;
       this.#live = new Set();
-      const gradients = entry.backward(gradient);
-      let passedOn = gradient === borrowed;
+      const gradients = entry.backward(list);
+      const passedOn = new Set(borrowed && given.has(borrowed) ? [borrowed] : []);
       const owned = new Set<ArrayBuffer>();
       entry.inputs.forEach((input, i) => {
         const part = gradients[i];
         if (!part) return;
         const used = (): void => {
-          if (part !== gradient && !this.#live.has(part.buffer)) this.memory.give(part.buffer);
+          if (!given.has(part) && !this.#live.has(part.buffer)) this.memory.give(part.buffer);
         };
         if (!input?.requiresGrad) {
           used();
         } else if (input.grad) {
           this.run("add", input.grad, part, input.grad, part.length);
           used();
-        } else if (part === gradient && passedOn) {
+        } else if (passedOn.has(part)) {
           this.seed(input, part);
         } else {
-          if (part === gradient) passedOn = true;
+          if (given.has(part)) passedOn.add(part);
           input.grad = part;
           owned.add(part.buffer);
         }
       });
       for (const buffer of this.#live) if (!owned.has(buffer)) this.memory.give(buffer);
-      if (!passedOn) this.memory.give(gradient.buffer);
+      for (const gradient of given) if (!passedOn.has(gradient)) this.memory.give(gradient.buffer);
       this.#live = outer;
     }
     this.#entries = [];

@@ -175,15 +175,34 @@ export function scaleAdd(g: Graph, x: Var, factor: Var, a: Var): Var {
 
 /** Softmax of each row of a few logits (rows, columns). */
 export function softmax(g: Graph, x: Var): Var {
-  const columns = x.shape[x.shape.length - 1];
-  const y = new Var(g.floats(x.size), x.shape);
-  g.run("softmax", x.data, y.data, x.size / columns, columns);
-  return g.record(y, [x], (gy) => {
-    const gx = g.floats(x.size);
-    g.run("softmaxGrad", y.data, gy, gx, x.size / columns, columns);
-    return [gx];
-  });
+  return softmaxes(g, [x])[0];
 }
+
+/** The same of many tensors with as many columns each, in one call. */
+export function softmaxes(g: Graph, xs: readonly Var[]): Var[] {
+  if (xs.length === 0) return [];
+  const columns = xs[0].shape[xs[0].shape.length - 1];
+  const ys = xs.map((x) => new Var(g.floats(x.size), x.shape));
+  g.run("softmax", listOf(xs), listOf(ys), columns);
+  g.recordAll(ys, xs, (gys) => {
+    const used = ys.flatMap((y, i) => (gys[i] ? [{ y, i, gx: g.floats(y.size) }] : []));
+    const gradients = used.map(({ i }) => gys[i]!);
+    g.run(
+      "softmaxGrad",
+      listOf(used.map(({ y }) => y)),
+      gradients,
+      used.map(({ gx }) => gx),
+      columns,
+    );
+    const all: (F32 | null)[] = xs.map(() => null);
+    for (const { i, gx } of used) all[i] = gx;
+    return all;
+  });
+  return ys;
+}
+
+/** The tensors' data, as ops over many take them. */
+export const listOf = (vars: readonly Var[]): F32[] => vars.map(({ data }) => data);
 
 /** Columns start ... start + count - 1 of x (rows, columns). */
 export function sliceColumns(g: Graph, x: Var, start: number, count: number): Var {

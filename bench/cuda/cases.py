@@ -510,21 +510,33 @@ def quantisers(m):
                 size | {"one_sided": 0},
                 {"lower": EXACT, "upper": EXACT},
             )
-    experts, rank, i, o = 4, 8, 48, 144
-    a, b, gates = m.f(experts * rank * i), m.f(experts * o * rank), m.f(experts)
-    size = {"experts": experts, "rank": rank, "in": i, "out": o}
-    yield simple(
-        "merge_rectifiers",
-        {"weight": m.f(o * i), "a": a, "b": b, "gates": gates, "merged": m.out(o * i)},
-        size,
-        {"merged": FLOAT},
-    )
-    grads = {"ga": m.out(a.size), "gb": m.out(b.size), "ggates": m.out(experts)}
-    yield simple(
-        "merge_rectifiers_grad",
-        {"gmerged": m.f(o * i), "a": a, "b": b, "gates": gates} | grads,
-        size,
-        {name: FLOAT for name in grads},
+    experts, rank, sides = 4, 8, ((48, 144), (24, 48), (3, 1))
+    stack = {"experts": experts, "rank": rank}
+    given = {
+        "weight": [m.f(o * i) for i, o in sides],
+        "gmerged": [m.f(o * i) for i, o in sides],
+        "a": [m.f(experts * rank * i) for i, o in sides],
+        "b": [m.f(experts * rank * o) for i, o in sides],
+        "gates": [m.f(experts) for _ in sides],
+    }
+    made = {"merged": "weight", "ga": "a", "gb": "b", "ggates": "gates"}
+    made = {name: [m.out(like.size) for like in given[of]] for name, of in made.items()}
+    arrays = {f"{n}{k}": a for n, list_ in (given | made).items() for k, a in enumerate(list_)}
+
+    def lists(*names):
+        return {name: [f"{name}{k}" for k in range(len(sides))] for name in names}
+
+    yield Case(
+        "merge_rectifiers, merge_rectifiers_grad",
+        arrays,
+        [
+            ("merge_rectifiers", lists("weight", "a", "b", "gates", "merged") | stack),
+            (
+                "merge_rectifiers_grad",
+                lists("gmerged", "a", "b", "gates", "ga", "gb", "ggates") | stack,
+            ),
+        ],
+        {f"{name}{k}": FLOAT for name in made for k in range(len(sides))},
     )
 
 
@@ -564,11 +576,19 @@ def training(m):
     )
     rows, columns = 131, 5
     x, gy = m.f(rows * columns, low=-9, high=9), m.f(rows * columns)
-    size = {"rows": rows, "columns": columns}
-    yield simple("softmax", {"x": x, "y": m.out(x.size)}, size, {"y": FLOAT})
+    yield Case(
+        "softmax",
+        {"x": x, "y": m.out(x.size)},
+        [("softmax", {"x": ["x"], "y": ["y"], "columns": columns})],
+        {"y": FLOAT},
+    )
     shares = np.full(x.size, 1 / columns, np.float32)
-    gradient = {"y": shares, "gy": gy, "gx": m.out(x.size)}
-    yield simple("softmax_grad", gradient, size, {"gx": FLOAT})
+    yield Case(
+        "softmax_grad",
+        {"y": shares, "gy": gy, "gx": m.out(x.size)},
+        [("softmax_grad", {"y": ["y"], "gy": ["gy"], "gx": ["gx"], "columns": columns})],
+        {"gx": FLOAT},
+    )
     bounds = {"lower": m.f(rows), "upper": m.f(rows), "low": m.f(1), "high": m.f(1)}
     yield Case(
         "separate_bounds",

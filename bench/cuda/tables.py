@@ -120,8 +120,13 @@ class CudaDevice(ctypes.Structure):
     ]
 
 
+class RectifierGroup(ctypes.Structure):
+    _fields_ = [(name, View) for name in ("weight", "a", "b", "gates", "merged")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("experts", "rank", "in", "out")]
+
+
 class MergePackLayer(ctypes.Structure):
-    _fields_ = [("merge", STRUCTS["MergeRectifiers"])]
+    _fields_ = [("merge", RectifierGroup)]
     _fields_ += [
         (name, View)
         for name in ("weight_lower", "weight_upper", "x_lower", "x_upper", "bias", "packed")

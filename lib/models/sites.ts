@@ -10,8 +10,11 @@ import type { LayerWeights } from "./network.ts";
 
 /** `key` is the checkpoint name of the module without ".weight". */
 export interface Sites {
-  /** Tells the token grid of the pass that begins, in whole windows of side `window`. */
-  begin?(grid: ops.Grid, window: number): void;
+  /**
+   * Tells the token grid of the pass that begins, in whole windows of side `window`, the graph of the
+   * pass and its tensors by name.
+   */
+  begin?(grid: ops.Grid, window: number, g?: Graph, weightOf?: (name: string) => Var): void;
   linear(g: Graph, key: string, x: Var, weight: Var, bias: Var | null): Var;
   /** What stands in place of the GELU behind the module `key`; null leaves it. */
   activation?(g: Graph, key: string, x: Var): Var | null;

@@ -3,8 +3,9 @@
  * gates on the simplex. With static gates the group costs nothing at inference: it is merged.
  */
 import { type Graph, Var } from "../autograd.ts";
+import type { F32 } from "../binding.ts";
 import { readable } from "../device.ts";
-import { softmax } from "../ops.ts";
+import { listOf, softmaxes } from "../ops.ts";
 import { floats } from "../tensor.ts";
 
 /** A group of `experts` rectifiers of rank `rank` for a weight (out, in). */
@@ -56,18 +57,47 @@ export function gatesOf(group: RectifierGroup): number[] {
   return powers.map((power) => power / total);
 }
 
+/** A weight (out, in) and the group that is merged into it. */
+export interface Rectified {
+  readonly weight: Var;
+  readonly group: RectifierGroup;
+}
+
 /** W + sum_i g_i B_i A_i (Eq. 9); `mixed` overrides the static gates (dynamic gate). */
 export function mergeRectifiers(g: Graph, weight: Var, group: RectifierGroup, mixed?: Var): Var {
-  const { a, b } = group;
-  const [experts, rank, cols] = a.shape;
-  const out = b.shape[1];
-  const gate = mixed ?? softmax(g, group.logits);
-  const merged = new Var(g.floats(weight.size), weight.shape);
-  const sides = [experts, rank, cols, out];
-  g.run("mergeRectifiers", weight.data, a.data, b.data, gate.data, merged.data, ...sides);
-  return g.record(merged, [a, b, gate], (gm) => {
-    const gradients = [g.floats(a.size), g.floats(b.size), g.floats(experts)];
-    g.run("mergeRectifiersGrad", gm, a.data, b.data, gate.data, ...gradients, ...sides);
-    return gradients;
+  return mergeAll(g, [{ weight, group }], mixed && [mixed])[0];
+}
+
+/** The same of many layers, whose groups have as many experts of the same rank, in one call. */
+export function mergeAll(
+  g: Graph,
+  layers: readonly Rectified[],
+  gates: readonly Var[] = softmaxes(
+    g,
+    layers.map(({ group }) => group.logits),
+  ),
+): Var[] {
+  if (layers.length === 0) return [];
+  const [experts, rank] = layers[0].group.a.shape;
+  const as = layers.map(({ group }) => group.a);
+  const bs = layers.map(({ group }) => group.b);
+  const weights = layers.map(({ weight }) => weight);
+  const merged = weights.map(({ size, shape }) => new Var(g.floats(size), shape));
+  const operands = [weights, as, bs, gates, merged].map(listOf);
+  g.run("mergeRectifiers", ...operands, experts, rank);
+  g.recordAll(merged, [...as, ...bs, ...gates], (gms) => {
+    const used = layers.flatMap((_, i) => (gms[i] ? [i] : []));
+    const of = (vars: readonly Var[]): F32[] => used.map((i) => vars[i].data);
+    const parts = [as, bs, gates].map((vars) => used.map((i) => g.floats(vars[i].size)));
+    const gradients = used.map((i) => gms[i]!);
+    g.run("mergeRectifiersGrad", gradients, of(as), of(bs), of(gates), ...parts, experts, rank);
+    return parts.flatMap((part) => {
+      const all: (F32 | null)[] = layers.map(() => null);
+      used.forEach((layer, i) => {
+        all[layer] = part[i];
+      });
+      return all;
+    });
   });
+  return merged;
 }

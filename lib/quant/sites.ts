@@ -35,7 +35,7 @@ import {
 } from "./policy.ts";
 import { type TokenGrid, tokenCodes, tokenPlaces } from "./token_ranges.ts";
 import { relu } from "./relu.ts";
-import { type Increment, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
+import { type Increment, mergeAll, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
 
 export type { Observer, SiteKind, Tap } from "./observation.ts";
 
@@ -66,6 +66,8 @@ export class QuantisedSites implements Sites {
   /** Weights that are not coded yet while they are fitted (AdaRound), by module key. */
   readonly soft: Map<string, (g: Graph, weight: Var) => Var> = new Map();
   #grid: TokenGrid | null = null;
+  /** Weights with their groups merged, by module key, in a step of training. */
+  readonly #merged: Map<string, Var> = new Map();
   readonly #float = new FloatSites();
   /** Coded modules of a layer by their names inside it. */
   readonly #modules: ReadonlyMap<string, CodedModule>;
@@ -77,8 +79,20 @@ export class QuantisedSites implements Sites {
     this.#modules = new Map(architecture.modules.map((module) => [module.name, module]));
   }
 
-  begin(grid: ops.Grid, window: number): void {
+  begin(grid: ops.Grid, window: number, g?: Graph, weightOf?: (name: string) => Var): void {
     this.#grid = { ...grid, window };
+    this.#merged.clear();
+    // A step of training merges all layers in one call; blocks that are made again in its backward
+    // pass find their weights here.
+    if (g?.mode !== "recording" || !weightOf || this.observer) return;
+    const keys = [...this.rectifiers.keys()].filter((key) => !this.gates.has(key));
+    const layers = keys.map((key) => ({
+      weight: weightOf(`${key}.weight`),
+      group: this.rectifiers.get(key)!,
+    }));
+    mergeAll(g, layers).forEach((weight, i) => {
+      this.#merged.set(keys[i], weight);
+    });
   }
 
   /** Name of the site that quantises a module's input; q, k and v share theirs with offsets on. */
@@ -279,7 +293,8 @@ export class QuantisedSites implements Sites {
     const gate = this.gates.get(key);
     const mixed = gate && x ? dynamicGates(g, gate, x, this.samples) : undefined;
     if (mixed && this.gateTap) this.gateTap(key, readable(mixed.data));
-    return this.#codes(g, `${key}.w`, this.mergedWeight(g, key, weight, mixed));
+    const merged = this.#merged.get(key) ?? this.mergedWeight(g, key, weight, mixed);
+    return this.#codes(g, `${key}.w`, merged);
   }
 
   #codes(g: Graph, site: string, x: Var): Codes {
