@@ -303,6 +303,14 @@ export interface NativeBinding {
     x: F32, lower: F32, upper: F32, gy: F32, gx: F32, glower: F32, gupper: F32, rows: number,
     columns: number, granularity: number, bits: number,
   ): void;
+  quantizeWeights(
+    x: readonly F32[], lower: readonly F32[], upper: readonly F32[], codes: readonly U8[],
+    values: readonly F32[], bits: number,
+  ): void;
+  quantizeWeightsGrad(
+    x: readonly F32[], lower: readonly F32[], upper: readonly F32[], gy: readonly F32[],
+    gx: readonly F32[], glower: readonly F32[], gupper: readonly F32[], bits: number,
+  ): void;
   dobi(
     x: F32, lower: F32, upper: F32, rows: number, columns: number, granularity: number,
     bits: number, oneSided: number,

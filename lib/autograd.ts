@@ -83,13 +83,16 @@ export class Graph {
   readonly calls: TracedCall[] = [];
   /** Recompute checkpointed blocks in backward() instead of keeping their insides. */
   readonly recompute: boolean;
+  /** The graph of the whole pass: of a block that runs by itself, that which it is a block of. */
+  readonly root: Graph;
   #entries: Entry[] = [];
   #live = new Set<ArrayBuffer>();
 
-  constructor(mode: GraphMode, memory: Memory = new Memory(), recompute = false) {
+  constructor(mode: GraphMode, memory: Memory = new Memory(), recompute = false, root?: Graph) {
     this.mode = mode;
     this.memory = memory;
     this.recompute = recompute;
+    this.root = root ?? this;
   }
 
   /** True for buffers that tracing graphs handed out. */
@@ -147,15 +150,37 @@ export class Graph {
 
   /** Notes how to differentiate `output`; does nothing where no input needs a gradient. */
   record(output: Var, inputs: Entry["inputs"], backward: (gradient: F32) => Gradients): Var {
-    this.recordAll([output], inputs, ([gradient]) => backward(gradient!));
+    if (this.mode === "recording" && inputs.some((input) => input?.requiresGrad)) {
+      output.requiresGrad = true;
+      this.#entries.push({ outputs: [output], inputs, backward: ([gy]) => backward(gy!) });
+    }
     return output;
   }
 
-  /** The same of several outputs; those of them that nothing used have no gradient. */
-  recordAll(outputs: readonly Var[], inputs: Entry["inputs"], backward: Entry["backward"]): void {
-    if (this.mode !== "recording" || !inputs.some((input) => input?.requiresGrad)) return;
-    for (const output of outputs) output.requiresGrad = true;
-    this.#entries.push({ outputs, inputs, backward });
+  /**
+   * The same of an op over lists: output i comes from item i of every list of `inputs`. `backward`
+   * gets the places of the outputs that have a gradient, with these, and returns as many for every
+   * list of inputs.
+   */
+  recordEach(
+    outputs: readonly Var[],
+    inputs: readonly (readonly Var[])[],
+    backward: (used: readonly number[], gradients: readonly F32[]) => readonly F32[][],
+  ): void {
+    const needing = outputs.filter((_, i) => inputs.some((list) => list[i].requiresGrad));
+    if (this.mode !== "recording" || needing.length === 0) return;
+    for (const output of needing) output.requiresGrad = true;
+    this.#entries.push({
+      outputs,
+      inputs: inputs.flat(),
+      backward: (gradients) => {
+        const used = outputs.flatMap((_, i) => (gradients[i] ? [i] : []));
+        const gys = gradients.filter((gradient) => gradient !== null);
+        return backward(used, gys).flatMap((list) =>
+          outputs.map((_, i) => list[used.indexOf(i)] ?? null),
+        );
+      },
+    });
   }
 
   /** Runs `body` and frees what it allocated, except what it returns. Recording keeps all. */
@@ -179,7 +204,7 @@ export class Graph {
    */
   checkpoint(x: Var, block: (graph: Graph, x: Var) => Var): Var {
     if (this.mode !== "recording" || !this.recompute) return this.scope(() => block(this, x));
-    const quiet = new Graph("running", this.memory);
+    const quiet = new Graph("running", this.memory, false, this.root);
     const result = quiet.scope(() => block(quiet, x));
     for (const buffer of quiet.#live) this.#live.add(buffer);
     const output = new Var(result.data, result.shape, true);
@@ -187,7 +212,7 @@ export class Graph {
       outputs: [output],
       inputs: [x],
       backward: ([gradient]) => {
-        const inner = new Graph("recording", this.memory);
+        const inner = new Graph("recording", this.memory, false, this.root);
         const input = new Var(x.data, x.shape, true);
         const again = block(inner, input);
         again.grad = gradient;

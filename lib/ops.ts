@@ -184,25 +184,17 @@ export function softmaxes(g: Graph, xs: readonly Var[]): Var[] {
   const columns = xs[0].shape[xs[0].shape.length - 1];
   const ys = xs.map((x) => new Var(g.floats(x.size), x.shape));
   g.run("softmax", listOf(xs), listOf(ys), columns);
-  g.recordAll(ys, xs, (gys) => {
-    const used = ys.flatMap((y, i) => (gys[i] ? [{ y, i, gx: g.floats(y.size) }] : []));
-    const gradients = used.map(({ i }) => gys[i]!);
-    g.run(
-      "softmaxGrad",
-      listOf(used.map(({ y }) => y)),
-      gradients,
-      used.map(({ gx }) => gx),
-      columns,
-    );
-    const all: (F32 | null)[] = xs.map(() => null);
-    for (const { i, gx } of used) all[i] = gx;
-    return all;
+  g.recordEach(ys, [xs], (used, gys) => {
+    const gxs = gys.map(({ length }) => g.floats(length));
+    g.run("softmaxGrad", listOf(ys, used), gys, gxs, columns);
+    return [gxs];
   });
   return ys;
 }
 
-/** The tensors' data, as ops over many take them. */
-export const listOf = (vars: readonly Var[]): F32[] => vars.map(({ data }) => data);
+/** The data of all tensors, or of those at some places, as an operand of an op over lists. */
+export const listOf = (vars: readonly Var[], places?: readonly number[]): F32[] =>
+  (places ? places.map((i) => vars[i]) : vars).map(({ data }) => data);
 
 /** Columns start ... start + count - 1 of x (rows, columns). */
 export function sliceColumns(g: Graph, x: Var, start: number, count: number): Var {

@@ -3,7 +3,6 @@
  * gates on the simplex. With static gates the group costs nothing at inference: it is merged.
  */
 import { type Graph, Var } from "../autograd.ts";
-import type { F32 } from "../binding.ts";
 import { readable } from "../device.ts";
 import { listOf, softmaxes } from "../ops.ts";
 import { floats } from "../tensor.ts";
@@ -79,25 +78,16 @@ export function mergeAll(
 ): Var[] {
   if (layers.length === 0) return [];
   const [experts, rank] = layers[0].group.a.shape;
-  const as = layers.map(({ group }) => group.a);
-  const bs = layers.map(({ group }) => group.b);
   const weights = layers.map(({ weight }) => weight);
+  const inputs = [layers.map(({ group }) => group.a), layers.map(({ group }) => group.b), gates];
   const merged = weights.map(({ size, shape }) => new Var(g.floats(size), shape));
-  const operands = [weights, as, bs, gates, merged].map(listOf);
+  const operands = [weights, ...inputs, merged].map((list) => listOf(list));
   g.run("mergeRectifiers", ...operands, experts, rank);
-  g.recordAll(merged, [...as, ...bs, ...gates], (gms) => {
-    const used = layers.flatMap((_, i) => (gms[i] ? [i] : []));
-    const of = (vars: readonly Var[]): F32[] => used.map((i) => vars[i].data);
-    const parts = [as, bs, gates].map((vars) => used.map((i) => g.floats(vars[i].size)));
-    const gradients = used.map((i) => gms[i]!);
-    g.run("mergeRectifiersGrad", gradients, of(as), of(bs), of(gates), ...parts, experts, rank);
-    return parts.flatMap((part) => {
-      const all: (F32 | null)[] = layers.map(() => null);
-      used.forEach((layer, i) => {
-        all[layer] = part[i];
-      });
-      return all;
-    });
+  g.recordEach(merged, inputs, (used, gmerged) => {
+    const given = inputs.map((list) => listOf(list, used));
+    const gradients = given.map((list) => list.map(({ length }) => g.floats(length)));
+    g.run("mergeRectifiersGrad", gmerged, ...given, ...gradients, experts, rank);
+    return gradients;
   });
   return merged;
 }

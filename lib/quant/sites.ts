@@ -6,10 +6,9 @@
  */
 import { type Graph, Var } from "../autograd.ts";
 import type { I32 } from "../binding.ts";
-import { readable } from "../device.ts";
 import { expected } from "../errors.ts";
 import type { Architecture, CodedModule } from "../models/architecture.ts";
-import type { LayerWeights } from "../models/network.ts";
+import type { LayerWeights, Network } from "../models/network.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
 import type { ProbabilityCodes, WindowShape } from "../nn/attention.ts";
 import { codedWindowAttention, sampleProbabilities } from "./coded_attention.ts";
@@ -25,7 +24,8 @@ import {
   qdq,
   quantize,
 } from "./codes.ts";
-import { type DynamicGate, dynamicGates } from "./gate.ts";
+import { codedWeights, mergedWeight } from "./coded_weights.ts";
+import type { DynamicGate } from "./gate.ts";
 import {
   inputGranularity,
   inScope,
@@ -35,7 +35,7 @@ import {
 } from "./policy.ts";
 import { type TokenGrid, tokenCodes, tokenPlaces } from "./token_ranges.ts";
 import { relu } from "./relu.ts";
-import { type Increment, mergeAll, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
+import type { Increment, RectifierGroup } from "./rectifier.ts";
 
 export type { Observer, SiteKind, Tap } from "./observation.ts";
 
@@ -66,8 +66,8 @@ export class QuantisedSites implements Sites {
   /** Weights that are not coded yet while they are fitted (AdaRound), by module key. */
   readonly soft: Map<string, (g: Graph, weight: Var) => Var> = new Map();
   #grid: TokenGrid | null = null;
-  /** Weights with their groups merged, by module key, in a step of training. */
-  readonly #merged: Map<string, Var> = new Map();
+  /** Coded weights by module key, of the passes that have them all at once. */
+  readonly #coded = new WeakMap<Graph, ReadonlyMap<string, Codes>>();
   readonly #float = new FloatSites();
   /** Coded modules of a layer by their names inside it. */
   readonly #modules: ReadonlyMap<string, CodedModule>;
@@ -79,20 +79,13 @@ export class QuantisedSites implements Sites {
     this.#modules = new Map(architecture.modules.map((module) => [module.name, module]));
   }
 
-  begin(grid: ops.Grid, window: number, g?: Graph, weightOf?: (name: string) => Var): void {
+  begin(grid: ops.Grid, window: number): void {
     this.#grid = { ...grid, window };
-    this.#merged.clear();
-    // A step of training merges all layers in one call; blocks that are made again in its backward
-    // pass find their weights here.
-    if (g?.mode !== "recording" || !weightOf || this.observer) return;
-    const keys = [...this.rectifiers.keys()].filter((key) => !this.gates.has(key));
-    const layers = keys.map((key) => ({
-      weight: weightOf(`${key}.weight`),
-      group: this.rectifiers.get(key)!,
-    }));
-    mergeAll(g, layers).forEach((weight, i) => {
-      this.#merged.set(keys[i], weight);
-    });
+  }
+
+  /** A pass that is differentiated has the weights of all layers coded in one call. */
+  prepare(g: Graph, net: Network): void {
+    if (g.mode === "recording" && !this.observer) this.#coded.set(g, codedWeights(g, net, this));
   }
 
   /** Name of the site that quantises a module's input; q, k and v share theirs with offsets on. */
@@ -229,14 +222,6 @@ export class QuantisedSites implements Sites {
     return { granularity: weightGranularity(this.policy, this.#module(key)), role: "weight" };
   }
 
-  /** The weight of a module with its rectifiers or its increment merged, before quantisation (Eq. 9). */
-  mergedWeight(g: Graph, key: string, weight: Var, mixed?: Var): Var {
-    const increment = this.increments.get(key);
-    if (increment) return ops.add(g, weight, increment.value);
-    const group = this.rectifiers.get(key);
-    return group ? mergeRectifiers(g, weight, group, mixed) : weight;
-  }
-
   /** Places of the pass's tokens where the input of `key` has ranges by token, else null. */
   #places(key: string): I32 | null {
     const by = this.policy.tokenRanges?.[moduleName(key)];
@@ -290,11 +275,11 @@ export class QuantisedSites implements Sites {
   #weight(g: Graph, key: string, weight: Var, x?: Var): Codes {
     const frozen = this.frozen.get(key);
     if (frozen) return frozen;
-    const gate = this.gates.get(key);
-    const mixed = gate && x ? dynamicGates(g, gate, x, this.samples) : undefined;
-    if (mixed && this.gateTap) this.gateTap(key, readable(mixed.data));
-    const merged = this.#merged.get(key) ?? this.mergedWeight(g, key, weight, mixed);
-    return this.#codes(g, `${key}.w`, merged);
+    const codes =
+      this.#coded.get(g.root)?.get(key) ??
+      quantize(g, mergedWeight(g, this, key, weight, x), this.#need(`${key}.w`));
+    this.tap?.(`${key}.w`, codes);
+    return codes;
   }
 
   #codes(g: Graph, site: string, x: Var): Codes {

@@ -12,7 +12,7 @@
 
 namespace spr2q {
 
-constexpr uint32_t kCudaAbiVersion = 4;
+constexpr uint32_t kCudaAbiVersion = 5;
 
 // Why something failed; the names stand in cuda_error_name().
 enum CudaCode : int32_t {

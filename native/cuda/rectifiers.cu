@@ -44,12 +44,6 @@ struct Stack {
   int experts, rank;
 };
 
-// Place of this thread in the entry `at`, whose blocks take kElementBlock values each.
-template <class Entry>
-SPR2Q_DEVICE int64_t place_in(const Table<Entry>& table, int at) {
-  return (static_cast<int64_t>(blockIdx.x) - table.first[at]) * kElementBlock + threadIdx.x;
-}
-
 __global__ void __launch_bounds__(kElementBlock)
 merge_kernel(SPR2Q_TABLE(Merged) table, Stack stack) {
   const int entry = entry_of_block(table);
@@ -162,6 +156,7 @@ void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
   for (int64_t i = 0; i < count; ++i) shared += p.b[i].size;
   float* shares = scratch.take<float>(shared);
   unsigned* arrived = arrivals(count);
+  if (failed()) return;
   const auto go = [&](const Table<Graded>& table) {
     launch(merge_grad_kernel, dim3(grid_size(table.blocks)), dim3(kElementBlock), 0, table, stack);
   };

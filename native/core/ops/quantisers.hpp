@@ -62,6 +62,62 @@ struct QdqGrad {
   }
 };
 
+// Rows of a weight that has a pair of bounds for each of them.
+struct WeightRows {
+  int64_t rows, columns, granularity;
+};
+static inline WeightRows weight_rows(const F32& x, const F32& lower) {
+  return {lower.size, x.size / lower.size, lower.size == 1 ? kTensor : kRow};
+}
+
+// Codes and values of many weights, one for each place of the lists: weight x[i] has a row for every
+// pair of bounds of lower[i] and upper[i] (one pair: kTensor, else kRow), and `bits` as all of them.
+struct QuantizeWeights {
+  F32List x, lower, upper;
+  U8List codes;
+  F32List values;
+  int64_t bits;
+  SPR2Q_FIELDS(x, lower, upper, codes, values, bits)
+  Quantize quantize(int64_t i) const {
+    const WeightRows r = weight_rows(x[i], lower[i]);
+    return {x[i], lower[i], upper[i], codes[i], r.rows, r.columns, r.granularity, bits};
+  }
+  Dequantize dequantize(int64_t i) const {
+    const WeightRows r = weight_rows(x[i], lower[i]);
+    return {codes[i], lower[i], upper[i], values[i], r.rows, r.columns, r.granularity, bits};
+  }
+  const char* check() const {
+    SPR2Q_NEED(lower.size == x.size && upper.size == x.size);
+    SPR2Q_NEED(codes.size == x.size && values.size == x.size);
+    for (int64_t i = 0; i < x.size; ++i) {
+      SPR2Q_NEED(lower[i].size > 0 && x[i].size <= kMostListed);
+      if (const char* problem = quantize(i).check()) return problem;
+      if (const char* problem = dequantize(i).check()) return problem;
+    }
+    return nullptr;
+  }
+};
+// QdqGrad of each, given the gradients gy of the values.
+struct QuantizeWeightsGrad {
+  F32List x, lower, upper, gy, gx, glower, gupper;
+  int64_t bits;
+  SPR2Q_FIELDS(x, lower, upper, gy, gx, glower, gupper, bits)
+  QdqGrad weight(int64_t i) const {
+    const WeightRows r = weight_rows(x[i], lower[i]);
+    return {x[i],      lower[i],  upper[i], gy[i],     gx[i],         glower[i],
+            gupper[i], r.rows, r.columns, r.granularity, bits};
+  }
+  const char* check() const {
+    SPR2Q_NEED(lower.size == x.size && upper.size == x.size && gy.size == x.size);
+    SPR2Q_NEED(gx.size == x.size && glower.size == x.size && gupper.size == x.size);
+    for (int64_t i = 0; i < x.size; ++i) {
+      SPR2Q_NEED(lower[i].size > 0 && x[i].size <= kMostListed);
+      if (const char* problem = weight(i).check()) return problem;
+    }
+    return nullptr;
+  }
+};
+
 // DOBI: of the 100 ranges that shrink about the middle (lower = min + i d, upper = max - i d,
 // d = (max-min)/200), the one with the least squared error of Eq. 1, the widest on ties; one_sided:
 // lower = min, upper = max - i (max-min)/100. kTensor or kRow; kColumn: lower is GIVEN (offsets)
@@ -126,6 +182,7 @@ struct MergeRectifiers {
       SPR2Q_NEED(g.in > 0 && g.out > 0 && g.in <= kMostListed && g.out <= kMostListed);
       SPR2Q_NEED(holds(g.weight.size, g.out, g.in) && g.merged.size >= g.out * g.in);
       SPR2Q_NEED(g.gates.size >= experts && g.out * g.in <= kMostListed);
+      SPR2Q_NEED(g.a.size <= kMostListed && g.b.size <= kMostListed);
     }
     return nullptr;
   }
