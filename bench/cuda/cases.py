@@ -510,6 +510,47 @@ def quantisers(m):
                 size | {"one_sided": 0},
                 {"lower": EXACT, "upper": EXACT},
             )
+    yield from listed_weights(m)
+
+
+def named(lists):
+    """Arrays of a case by name, and its operands that are lists of them: lists: name -> arrays."""
+    arrays = {f"{name}{k}": array for name, list_ in lists.items() for k, array in enumerate(list_)}
+    operands = {name: [f"{name}{k}" for k in range(len(list_))] for name, list_ in lists.items()}
+    return arrays, operands
+
+
+def listed_weights(m):
+    pairs, columns = (144, 1, 7, 1), (48, 20_011, 13, 1)
+    n = [a * b for a, b in zip(pairs, columns)]
+    arrays, operands = named(
+        {
+            "x": [m.f(k, low=-2, high=2) for k in n],
+            "lower": [m.f(k, low=-1.5, high=-1) for k in pairs],
+            "upper": [m.f(k, low=1, high=1.5) for k in pairs],
+            "gy": [m.f(k, low=0.1) for k in n],
+            "codes": [m.out(k, np.uint8) for k in n],
+            "values": [m.out(k) for k in n],
+            "gx": [m.out(k) for k in n],
+            "glower": [m.out(k) for k in pairs],
+            "gupper": [m.out(k) for k in pairs],
+        }
+    )
+
+    def some(*names):
+        return {name: operands[name] for name in ("x", "lower", "upper", *names)} | {"bits": 4}
+
+    exact = ("codes", "values", "gx")
+    yield Case(
+        "quantize_weights, quantize_weights_grad",
+        arrays,
+        [
+            ("quantize_weights", some("codes", "values")),
+            ("quantize_weights_grad", some("gy", "gx", "glower", "gupper")),
+        ],
+        {name: EXACT for field in exact for name in operands[field]}
+        | {name: FLOAT for field in ("glower", "gupper") for name in operands[field]},
+    )
     experts, rank, sides = 4, 8, ((48, 144), (24, 48), (3, 1))
     stack = {"experts": experts, "rank": rank}
     given = {
@@ -521,22 +562,19 @@ def quantisers(m):
     }
     made = {"merged": "weight", "ga": "a", "gb": "b", "ggates": "gates"}
     made = {name: [m.out(like.size) for like in given[of]] for name, of in made.items()}
-    arrays = {f"{n}{k}": a for n, list_ in (given | made).items() for k, a in enumerate(list_)}
+    arrays, operands = named(given | made)
 
     def lists(*names):
-        return {name: [f"{name}{k}" for k in range(len(sides))] for name in names}
+        return {name: operands[name] for name in names} | stack
 
     yield Case(
         "merge_rectifiers, merge_rectifiers_grad",
         arrays,
         [
-            ("merge_rectifiers", lists("weight", "a", "b", "gates", "merged") | stack),
-            (
-                "merge_rectifiers_grad",
-                lists("gmerged", "a", "b", "gates", "ga", "gb", "ggates") | stack,
-            ),
+            ("merge_rectifiers", lists("weight", "a", "b", "gates", "merged")),
+            ("merge_rectifiers_grad", lists("gmerged", "a", "b", "gates", "ga", "gb", "ggates")),
         ],
-        {f"{name}{k}": FLOAT for name in made for k in range(len(sides))},
+        {name: FLOAT for field in made for name in operands[field]},
     )
 
 

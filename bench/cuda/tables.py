@@ -44,10 +44,10 @@ def structs():
     for header in sorted((CORE / "ops").glob("*.hpp")):
         text = without_comments(header.read_text())
         for name, body, order in re.findall(
-            r"struct (\w+) \{(.*?)SPR2Q_FIELDS\((.*?)\)", text, re.S
+            r"struct (\w+) \{((?:(?!\bstruct ).)*?)SPR2Q_FIELDS\((.*?)\)", text, re.S
         ):
             fields = []
-            for kind, names in re.findall(rf"\b({'|'.join(KINDS)})\s+([^;()]+);", body):
+            for kind, names in re.findall(rf"\b({'|'.join(KINDS)})\s+([^;]+);", body):
                 fields += [(field.strip(), kind) for field in names.split(",")]
             if [field for field, _ in fields] != [part.strip() for part in order.split(",")]:
                 continue  # the macro that SPR2Q_ELEMENTWISE expands

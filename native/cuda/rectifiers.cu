@@ -34,7 +34,7 @@ struct Merged {
   float* merged;
   int in, out;
 };
-Merged merged_of(const RectifierGroup& g) {
+SPR2Q_SHARED Merged merged_of(const RectifierGroup& g) {
   return {g.weight.data, g.a.data, g.b.data, g.gates.data, g.merged.data, static_cast<int>(g.in),
           static_cast<int>(g.out)};
 }
