@@ -13,22 +13,7 @@ namespace spr2q {
 namespace cuda {
 namespace {
 
-// Entry (o, i) of the merged weight; one order of operations for both ways to it.
-template <class Group>
-SPR2Q_DEVICE float merged_entry(const Group& p, int64_t experts, int64_t rank, int64_t o, int64_t i) {
-  const int64_t in = p.in, out = p.out;
-  float sum = p.weight[o * in + i];
-  for (int64_t e = 0; e < experts; ++e) {
-    const float* a = p.a + e * rank * in + i;
-    const float* b = p.b + (e * out + o) * rank;
-    float product = 0.0f;
-    for (int64_t r = 0; r < rank; ++r) product = fmaf(b[r], a[r * in], product);
-    sum = fmaf(p.gates[e], product, sum);
-  }
-  return sum;
-}
-
-// What a group's merge needs; sides are below 2^31 (kMostListed).
+// What a group's merge needs. No array has more than 2^30 values (kMostListed).
 struct Merged {
   const float *weight, *a, *b, *gates;
   float* merged;
@@ -43,14 +28,30 @@ SPR2Q_SHARED Merged merged_of(const RectifierGroup& g) {
 struct Stack {
   int experts, rank;
 };
+template <class Args>
+SPR2Q_SHARED Stack stack_of(const Args& p) {
+  return {static_cast<int>(p.experts), static_cast<int>(p.rank)};
+}
+
+// Entry (o, i) of the merged weight; one order of operations for both ways to it.
+SPR2Q_DEVICE float merged_entry(const Merged& p, const Stack& stack, int o, int i) {
+  float sum = p.weight[o * p.in + i];
+  for (int e = 0; e < stack.experts; ++e) {
+    const float* a = p.a + e * stack.rank * p.in + i;
+    const float* b = p.b + (e * p.out + o) * stack.rank;
+    float product = 0.0f;
+    for (int r = 0; r < stack.rank; ++r) product = fmaf(b[r], a[r * p.in], product);
+    sum = fmaf(p.gates[e], product, sum);
+  }
+  return sum;
+}
 
 __global__ void __launch_bounds__(kElementBlock)
 merge_kernel(SPR2Q_TABLE(Merged) table, Stack stack) {
   const int entry = entry_of_block(table);
   const Merged& p = table.entries[entry];
-  const int64_t at = place_in(table, entry);
-  if (at >= static_cast<int64_t>(p.out) * p.in) return;
-  p.merged[at] = merged_entry(p, stack.experts, stack.rank, at / p.in, at % p.in);
+  const int at = static_cast<int>(place_in(table, entry));
+  if (at < p.out * p.in) p.merged[at] = merged_entry(p, stack, at / p.in, at % p.in);
 }
 
 // What a group's gradients need; `shares`: (out * rank, experts) terms of ggates.
@@ -61,26 +62,25 @@ struct Graded {
   int in, out, blocks;
 };
 
-SPR2Q_DEVICE void grad_a(const Graded& p, const Stack& stack, int64_t at) {
-  const int64_t in = p.in, out = p.out, rank = stack.rank;
-  const int64_t i = at % in, r = at / in % rank, e = at / in / rank;
+SPR2Q_DEVICE void grad_a(const Graded& p, int rank, int at) {
+  const int i = at % p.in, r = at / p.in % rank, e = at / p.in / rank;
   Sum sum = {0.0f, 0.0f};
-  for (int64_t o = 0; o < out; ++o) {
-    add_to(sum, p.b[(e * out + o) * rank + r] * p.gmerged[o * in + i]);
+  for (int o = 0; o < p.out; ++o) {
+    add_to(sum, p.b[(e * p.out + o) * rank + r] * p.gmerged[o * p.in + i]);
   }
   p.ga[at] = p.gates[e] * value_of(sum);
 }
 
 // An entry of gb leaves its share of ggates too.
-SPR2Q_DEVICE void grad_b(const Graded& p, const Stack& stack, int64_t at) {
-  const int64_t in = p.in, out = p.out, rank = stack.rank;
-  const int64_t r = at % rank, o = at / rank % out, e = at / rank / out;
+SPR2Q_DEVICE void grad_b(const Graded& p, const Stack& stack, int at) {
+  const int pairs = p.out * stack.rank, pair = at % pairs, e = at / pairs;
+  const int r = pair % stack.rank, o = pair / stack.rank;
   Sum sum = {0.0f, 0.0f};
-  for (int64_t i = 0; i < in; ++i) {
-    add_to(sum, p.gmerged[o * in + i] * p.a[(e * rank + r) * in + i]);
+  for (int i = 0; i < p.in; ++i) {
+    add_to(sum, p.gmerged[o * p.in + i] * p.a[(e * stack.rank + r) * p.in + i]);
   }
   p.gb[at] = p.gates[e] * value_of(sum);
-  p.shares[(at % (out * rank)) * stack.experts + e] = p.b[at] * value_of(sum);
+  p.shares[pair * stack.experts + e] = p.b[at] * value_of(sum);
 }
 
 // A thread for every entry of ga, (e, r, i), and of gb, (e, o, r); the last block of a group adds its
@@ -89,15 +89,14 @@ __global__ void __launch_bounds__(kElementBlock)
 merge_grad_kernel(SPR2Q_TABLE(Graded) table, Stack stack) {
   const int entry = entry_of_block(table);
   const Graded& p = table.entries[entry];
-  const int64_t stacked = static_cast<int64_t>(stack.experts) * stack.rank;
-  const int64_t at = place_in(table, entry), n = stacked * p.in;
-  if (at < n) grad_a(p, stack, at);
-  else if (at < n + stacked * p.out) grad_b(p, stack, at - n);
+  const int stacked = stack.experts * stack.rank, n = stacked * p.in;
+  const int64_t at = place_in(table, entry);
+  if (at < n) grad_a(p, stack.rank, static_cast<int>(at));
+  else if (at - n < stacked * p.out) grad_b(p, stack, static_cast<int>(at - n));
   if (!arrives_last(p.arrived, static_cast<unsigned>(p.blocks))) return;
-  for (int64_t e = 0; e < stack.experts; ++e) {
+  for (int e = 0; e < stack.experts; ++e) {
     const float sum = sum_by_block<kElementBlock, kElementBlock>(
-        static_cast<int64_t>(p.out) * stack.rank,
-        [&](int64_t pair) { return p.shares[pair * stack.experts + e]; });
+        p.out * stack.rank, [&](int64_t pair) { return p.shares[pair * stack.experts + e]; });
     if (threadIdx.x == 0) p.ggates[e] = sum;
   }
 }
@@ -127,16 +126,17 @@ __global__ void __launch_bounds__(kPackThreads) merge_pack_kernel(MergePackList 
                           layer.merge.in,          layer.merge.out,    layer.x_bits,
                           layer.weight_bits,       layer.x_granularity, layer.weight_granularity};
   const Merged merge = merged_of(layer.merge);
+  const Stack stack = stack_of(layer.merge);
   pack_row(target, o, [&](int64_t i) {
-    return static_cast<uint8_t>(
-        code_on(grid, merged_entry(merge, layer.merge.experts, layer.merge.rank, o, i)));
+    const float entry = merged_entry(merge, stack, static_cast<int>(o), static_cast<int>(i));
+    return static_cast<uint8_t>(code_on(grid, entry));
   });
 }
 
 }  // namespace
 
 void merge_rectifiers(const MergeRectifiers& p) {
-  const Stack stack{static_cast<int>(p.experts), static_cast<int>(p.rank)};
+  const Stack stack = stack_of(p);
   const auto go = [&](const Table<Merged>& table) {
     launch(merge_kernel, dim3(grid_size(table.blocks)), dim3(kElementBlock), 0, table, stack);
   };
@@ -150,7 +150,7 @@ void merge_rectifiers(const MergeRectifiers& p) {
 
 void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
   Scratch scratch;
-  const Stack stack{static_cast<int>(p.experts), static_cast<int>(p.rank)};
+  const Stack stack = stack_of(p);
   const int64_t count = p.gmerged.size, stacked = p.experts * p.rank;
   int64_t shared = 0;
   for (int64_t i = 0; i < count; ++i) shared += p.b[i].size;
