@@ -58,13 +58,13 @@ export type OpName = Exclude<
 /** One operand of an op call. */
 export type Operand = NativeArray | number | null;
 
-/** Tensors for an op over many of them, or numbers, one for each: never in a tracing graph. */
+/** Tensors for an op over many of them, or numbers, one for each: no call of a plan has them. */
 export type OperandList = readonly NativeArray[] | Float64Array;
 
-/** One collected call of a tracing graph. */
-export interface TracedCall {
+/** One collected call of a tracing graph, whose lists hold constants (infer/rewrite.ts). */
+export interface TracedCall<O = Operand> {
   readonly op: OpName;
-  readonly operands: readonly Operand[];
+  readonly operands: readonly O[];
 }
 
 type Gradients = readonly (F32 | null)[];
@@ -80,7 +80,7 @@ export type GraphMode = "recording" | "running" | "tracing";
 export class Graph {
   readonly memory: Memory;
   readonly mode: GraphMode;
-  readonly calls: TracedCall[] = [];
+  readonly calls: TracedCall<Operand | OperandList>[] = [];
   /** Recompute checkpointed blocks in backward() instead of keeping their insides. */
   readonly recompute: boolean;
   /** The graph of the whole pass: of a block that runs by itself, that which it is a block of. */
@@ -144,7 +144,7 @@ export class Graph {
 
   /** Runs (or, while tracing, collects) one native op. */
   run(op: OpName, ...operands: (Operand | OperandList)[]): void {
-    if (this.mode === "tracing") this.calls.push({ op, operands: operands as Operand[] });
+    if (this.mode === "tracing") this.calls.push({ op, operands });
     else this.memory.run(native()[op] as OpCall, operands);
   }
 
