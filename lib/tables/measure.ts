@@ -173,7 +173,9 @@ async function quantised(
     train: { folder: basename(shop.train), images: (await listImages(shop.train)).length },
   };
   try {
-    const { result, ran } = await quantiseFor(spec, seed, model, effort, shop, folder, id);
+    const onCheckpoint = (): Promise<void> => writeJson(path, spent());
+    const place = { folder, id, onCheckpoint };
+    const { result, ran } = await quantiseFor(spec, seed, model, effort, shop, place);
     const own = await ownGateScores(result, tapeSets, shop);
     const cell: Cell = {
       ...common,

@@ -55,25 +55,34 @@ function optionsOf(
 
 async function drain(
   run: AsyncGenerator<TrainEvent, QuantizeResult>,
-  each: (event: TrainEvent) => void,
+  each: (event: TrainEvent) => void | Promise<void>,
 ): Promise<QuantizeResult> {
   let step = await run.next();
-  for (; !step.done; step = await run.next()) each(step.value);
+  for (; !step.done; step = await run.next()) await each(step.value);
   return step.value;
 }
 
-/** Quantises into `folder`, going on from its checkpoint; says what was run. */
+/** Where a cell is quantised. */
+export interface Bench {
+  readonly folder: string;
+  /** The cell's, for progress. */
+  readonly id: string;
+  /** Called behind every checkpoint: a run that is killed goes on from the last one. */
+  readonly onCheckpoint: () => Promise<void>;
+}
+
+/** Quantises into a folder, going on from its checkpoint; says what was run. */
 export async function quantiseFor(
   spec: CellSpec,
   seed: number,
   model: Model,
   effort: Effort,
   shop: Workshop,
-  folder: string,
-  id: string,
+  { folder, id, onCheckpoint }: Bench,
 ): Promise<{ result: QuantizeResult; ran: Effort }> {
   const options = optionsOf(spec, seed, effort, shop, folder);
-  const show = (event: TrainEvent): void => {
+  const show = async (event: TrainEvent): Promise<void> => {
+    if (event.type === "checkpoint") await onCheckpoint();
     if (event.type !== "step") return;
     const { stage, iteration, iterations, loss } = event;
     const note = `loss ${loss.toFixed(5)}`;
@@ -102,13 +111,14 @@ export async function quantiseFor(
 
 /** The steps that a finished run's log tells of: a method may have other stages, or none. */
 function stepsOf(folder: string, { batch, patch }: Effort): Effort {
-  const steps = { rgt: 0, osrc: 0 };
-  for (const event of readEvents(join(folder, "log.jsonl"))) {
-    if (event.type !== "stage") continue;
-    steps[event.stage === "osrc" ? "osrc" : "rgt"] += event.iterations;
-  }
-  if (steps.rgt + steps.osrc === 0) return NO_EFFORT;
-  return { iterations: steps.rgt, osrc: steps.osrc, batch, patch };
+  // By stage: one in which a run was stopped is told of again when the run goes on.
+  const steps = new Map<string, number>();
+  for (const event of readEvents(join(folder, "log.jsonl")))
+    if (event.type === "stage") steps.set(event.stage, event.iterations);
+  const total = [...steps.values()].reduce((sum, count) => sum + count, 0);
+  if (total === 0) return NO_EFFORT;
+  const osrc = steps.get("osrc") ?? 0;
+  return { iterations: total - osrc, osrc, batch, patch };
 }
 
 /** The effort that a budget in minutes buys, from the pace of a few steps made in `folder`. */

@@ -132,6 +132,29 @@ test("a run that is stopped while training goes on to the same bytes", async () 
   expect(await fill(table(cells.bicubic, SPR2Q), again)).toEqual(["kept", "measured"]);
   const bytes = (at: Workshop) => readFile(join(at.models, id, "model.safetensors"));
   expect(await bytes(again)).toEqual(await bytes(straight));
+  const budget = async ({ results }: Workshop) =>
+    (await readCells(results)).find(({ cell }) => cell.method === "spr2q")!.cell.budget;
+  expect(await budget(again)).toEqual(await budget(straight));
+});
+
+test("a run that is killed goes on with the seconds that it had cost by its last checkpoint", async () => {
+  const at = { ...shop("killed"), budget: parseBudget("101x1x16") };
+  const killed = {
+    ...at,
+    onStep: ({ done }: { done: number }) => {
+      if (done === 101) throw new Error("killed"); // behind the checkpoint of step 100
+    },
+  };
+  await expect(fill(table(SPR2Q), killed)).rejects.toThrow("killed");
+  const [folder] = await readdir(at.models);
+  const path = join(at.models, folder, "spent.json");
+  const spent = JSON.parse(await readFile(path, "utf8"));
+  expect(spent.seconds).toBeGreaterThan(0);
+  await writeFile(path, JSON.stringify({ ...spent, seconds: 1e6 }));
+  expect(await fill(table(SPR2Q), at)).toEqual(["measured"]);
+  const [{ cell }] = await readCells(at.results);
+  expect(cell.seconds).toBeGreaterThan(1e6);
+  expect(cell.budget.iterations).toBe(101);
 });
 
 test("what cannot be measured says why, and measuring goes on", async () => {
