@@ -238,8 +238,10 @@ export interface NativeBinding {
     gy: F32, gx: F32, batch: number, height: number, width: number, channels: number,
     scale: number, outHeight: number, outWidth: number,
   ): void;
-  softmax(x: F32, y: F32, rows: number, columns: number): void;
-  softmaxGrad(y: F32, gy: F32, gx: F32, rows: number, columns: number): void;
+  softmax(x: readonly F32[], y: readonly F32[], columns: number): void;
+  softmaxGrad(
+    y: readonly F32[], gy: readonly F32[], gx: readonly F32[], columns: number,
+  ): void;
   windowAttention(
     q: F32, k: F32, v: F32, biasTable: F32, probabilityBounds: F32 | null, y: F32,
     probabilities: F32 | null, batch: number, height: number, width: number, heads: number,
@@ -302,18 +304,26 @@ export interface NativeBinding {
     x: F32, lower: F32, upper: F32, gy: F32, gx: F32, glower: F32, gupper: F32, rows: number,
     columns: number, granularity: number, bits: number,
   ): void;
+  quantizeWeights(
+    x: readonly F32[], lower: readonly F32[], upper: readonly F32[], codes: readonly U8[],
+    values: readonly F32[], bits: number,
+  ): void;
+  quantizeWeightsGrad(
+    x: readonly F32[], lower: readonly F32[], upper: readonly F32[], gy: readonly F32[],
+    gx: readonly F32[], glower: readonly F32[], gupper: readonly F32[], bits: number,
+  ): void;
   dobi(
     x: F32, lower: F32, upper: F32, rows: number, columns: number, granularity: number,
     bits: number, oneSided: number,
   ): void;
   separateBounds(lower: readonly F32[], upper: readonly F32[], ranges: readonly F32[]): void;
   mergeRectifiers(
-    weight: F32, a: F32, b: F32, gates: F32, merged: F32, experts: number, rank: number,
-    inputs: number, outputs: number,
+    weight: readonly F32[], a: readonly F32[], b: readonly F32[], gates: readonly F32[],
+    merged: readonly F32[], experts: number, rank: number,
   ): void;
   mergeRectifiersGrad(
-    gmerged: F32, a: F32, b: F32, gates: F32, ga: F32, gb: F32, ggates: F32, experts: number,
-    rank: number, inputs: number, outputs: number,
+    gmerged: readonly F32[], a: readonly F32[], b: readonly F32[], gates: readonly F32[],
+    ga: readonly F32[], gb: readonly F32[], ggates: readonly F32[], experts: number, rank: number,
   ): void;
   l1Loss(x: F32, target: F32, loss: F32, gx: F32, n: number): void;
   featureLoss(x: F32, target: F32, loss: F32, gx: F32, n: number, batch: number): void;

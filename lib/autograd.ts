@@ -58,21 +58,21 @@ export type OpName = Exclude<
 /** One operand of an op call. */
 export type Operand = NativeArray | number | null;
 
-/** Tensors for an op over many of them, or numbers, one for each: never in a tracing graph. */
+/** Tensors for an op over many of them, or numbers, one for each: no call of a plan has them. */
 export type OperandList = readonly NativeArray[] | Float64Array;
 
-/** One collected call of a tracing graph. */
-export interface TracedCall {
+/** One collected call of a tracing graph, whose lists hold constants (infer/rewrite.ts). */
+export interface TracedCall<O = Operand> {
   readonly op: OpName;
-  readonly operands: readonly Operand[];
+  readonly operands: readonly O[];
 }
 
-type Backward = (gradient: F32) => readonly (F32 | null)[];
+type Gradients = readonly (F32 | null)[];
 
 interface Entry {
-  readonly output: Var;
+  readonly outputs: readonly Var[];
   readonly inputs: readonly (Var | null)[];
-  readonly backward: Backward;
+  readonly backward: (gradients: Gradients) => Gradients;
 }
 
 export type GraphMode = "recording" | "running" | "tracing";
@@ -80,16 +80,19 @@ export type GraphMode = "recording" | "running" | "tracing";
 export class Graph {
   readonly memory: Memory;
   readonly mode: GraphMode;
-  readonly calls: TracedCall[] = [];
+  readonly calls: TracedCall<Operand | OperandList>[] = [];
   /** Recompute checkpointed blocks in backward() instead of keeping their insides. */
   readonly recompute: boolean;
+  /** The graph of the whole pass: of a block that runs by itself, that which it is a block of. */
+  readonly root: Graph;
   #entries: Entry[] = [];
   #live = new Set<ArrayBuffer>();
 
-  constructor(mode: GraphMode, memory: Memory = new Memory(), recompute = false) {
+  constructor(mode: GraphMode, memory: Memory = new Memory(), recompute = false, root?: Graph) {
     this.mode = mode;
     this.memory = memory;
     this.recompute = recompute;
+    this.root = root ?? this;
   }
 
   /** True for buffers that tracing graphs handed out. */
@@ -141,17 +144,43 @@ export class Graph {
 
   /** Runs (or, while tracing, collects) one native op. */
   run(op: OpName, ...operands: (Operand | OperandList)[]): void {
-    if (this.mode === "tracing") this.calls.push({ op, operands: operands as Operand[] });
+    if (this.mode === "tracing") this.calls.push({ op, operands });
     else this.memory.run(native()[op] as OpCall, operands);
   }
 
   /** Notes how to differentiate `output`; does nothing where no input needs a gradient. */
-  record(output: Var, inputs: readonly (Var | null)[], backward: Backward): Var {
+  record(output: Var, inputs: Entry["inputs"], backward: (gradient: F32) => Gradients): Var {
     if (this.mode === "recording" && inputs.some((input) => input?.requiresGrad)) {
       output.requiresGrad = true;
-      this.#entries.push({ output, inputs, backward });
+      this.#entries.push({ outputs: [output], inputs, backward: ([gy]) => backward(gy!) });
     }
     return output;
+  }
+
+  /**
+   * The same of an op over lists: output i comes from item i of every list of `inputs`. `backward`
+   * gets the places of the outputs that have a gradient, with these, and returns as many for every
+   * list of inputs.
+   */
+  recordEach(
+    outputs: readonly Var[],
+    inputs: readonly (readonly Var[])[],
+    backward: (used: readonly number[], gradients: readonly F32[]) => readonly F32[][],
+  ): void {
+    const needing = outputs.filter((_, i) => inputs.some((list) => list[i].requiresGrad));
+    if (this.mode !== "recording" || needing.length === 0) return;
+    for (const output of needing) output.requiresGrad = true;
+    this.#entries.push({
+      outputs,
+      inputs: inputs.flat(),
+      backward: (gradients) => {
+        const used = outputs.flatMap((_, i) => (gradients[i] ? [i] : []));
+        const gys = gradients.filter((gradient) => gradient !== null);
+        return backward(used, gys).flatMap((list) =>
+          outputs.map((_, i) => list[used.indexOf(i)] ?? null),
+        );
+      },
+    });
   }
 
   /** Runs `body` and frees what it allocated, except what it returns. Recording keeps all. */
@@ -175,19 +204,19 @@ export class Graph {
    */
   checkpoint(x: Var, block: (graph: Graph, x: Var) => Var): Var {
     if (this.mode !== "recording" || !this.recompute) return this.scope(() => block(this, x));
-    const quiet = new Graph("running", this.memory);
+    const quiet = new Graph("running", this.memory, false, this.root);
     const result = quiet.scope(() => block(quiet, x));
     for (const buffer of quiet.#live) this.#live.add(buffer);
     const output = new Var(result.data, result.shape, true);
     this.#entries.push({
-      output,
+      outputs: [output],
       inputs: [x],
-      backward: (gradient) => {
-        const inner = new Graph("recording", this.memory);
+      backward: ([gradient]) => {
+        const inner = new Graph("recording", this.memory, false, this.root);
         const input = new Var(x.data, x.shape, true);
         const again = block(inner, input);
         again.grad = gradient;
-        inner.backward(gradient);
+        inner.backward(gradient!);
         const result = input.grad;
         inner.dispose();
         return [result];
@@ -213,35 +242,36 @@ export class Graph {
    */
   backward(borrowed?: F32): void {
     for (const entry of this.#entries.reverse()) {
-      const gradient = entry.output.grad;
-      if (!gradient) continue;
-      entry.output.grad = null;
+      const list = entry.outputs.map(({ grad }) => grad);
+      const given = new Set(list.filter((gradient) => gradient !== null));
+      if (given.size === 0) continue;
+      for (const output of entry.outputs) output.grad = null;
       const outer = this.#live;
       this.#live = new Set();
-      const gradients = entry.backward(gradient);
-      let passedOn = gradient === borrowed;
+      const gradients = entry.backward(list);
+      const passedOn = new Set(borrowed && given.has(borrowed) ? [borrowed] : []);
       const owned = new Set<ArrayBuffer>();
       entry.inputs.forEach((input, i) => {
         const part = gradients[i];
         if (!part) return;
         const used = (): void => {
-          if (part !== gradient && !this.#live.has(part.buffer)) this.memory.give(part.buffer);
+          if (!given.has(part) && !this.#live.has(part.buffer)) this.memory.give(part.buffer);
         };
         if (!input?.requiresGrad) {
           used();
         } else if (input.grad) {
           this.run("add", input.grad, part, input.grad, part.length);
           used();
-        } else if (part === gradient && passedOn) {
+        } else if (passedOn.has(part)) {
           this.seed(input, part);
         } else {
-          if (part === gradient) passedOn = true;
+          if (given.has(part)) passedOn.add(part);
           input.grad = part;
           owned.add(part.buffer);
         }
       });
       for (const buffer of this.#live) if (!owned.has(buffer)) this.memory.give(buffer);
-      if (!passedOn) this.memory.give(gradient.buffer);
+      for (const gradient of given) if (!passedOn.has(gradient)) this.memory.give(gradient.buffer);
       this.#live = outer;
     }
     this.#entries = [];

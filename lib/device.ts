@@ -227,12 +227,13 @@ export function chosenDevice(choice: DeviceChoice): "cpu" | "cuda" {
 /** Runs ops on host arrays with the GPU's bits: copied there, run, copied back. */
 export function callOnDevice(memory: Memory): (op: OpCall, operands: readonly unknown[]) => void {
   return (op, operands) => {
-    const arrays = operands.filter((o) => ArrayBuffer.isView(o)) as NativeArray[];
+    const arrays = operands.flat().filter((o) => ArrayBuffer.isView(o)) as NativeArray[];
     const placed = new Map(arrays.map((array) => [array, memory.put(array)]));
+    const there = (o: unknown): unknown => placed.get(o as NativeArray) ?? o;
     try {
       memory.run(
         op,
-        operands.map((o) => placed.get(o as NativeArray) ?? o),
+        operands.map((o) => (Array.isArray(o) ? o.map(there) : there(o))),
       );
       for (const [host, there] of placed) host.set(readable(there));
     } finally {

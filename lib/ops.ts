@@ -175,15 +175,26 @@ export function scaleAdd(g: Graph, x: Var, factor: Var, a: Var): Var {
 
 /** Softmax of each row of a few logits (rows, columns). */
 export function softmax(g: Graph, x: Var): Var {
-  const columns = x.shape[x.shape.length - 1];
-  const y = new Var(g.floats(x.size), x.shape);
-  g.run("softmax", x.data, y.data, x.size / columns, columns);
-  return g.record(y, [x], (gy) => {
-    const gx = g.floats(x.size);
-    g.run("softmaxGrad", y.data, gy, gx, x.size / columns, columns);
-    return [gx];
-  });
+  return softmaxes(g, [x])[0];
 }
+
+/** The same of many tensors with as many columns each, in one call. */
+export function softmaxes(g: Graph, xs: readonly Var[]): Var[] {
+  if (xs.length === 0) return [];
+  const columns = xs[0].shape[xs[0].shape.length - 1];
+  const ys = xs.map((x) => new Var(g.floats(x.size), x.shape));
+  g.run("softmax", listOf(xs), listOf(ys), columns);
+  g.recordEach(ys, [xs], (used, gys) => {
+    const gxs = gys.map(({ length }) => g.floats(length));
+    g.run("softmaxGrad", listOf(ys, used), gys, gxs, columns);
+    return [gxs];
+  });
+  return ys;
+}
+
+/** The data of all tensors, or of those at some places, as an operand of an op over lists. */
+export const listOf = (vars: readonly Var[], places?: readonly number[]): F32[] =>
+  (places ? places.map((i) => vars[i]) : vars).map(({ data }) => data);
 
 /** Columns start ... start + count - 1 of x (rows, columns). */
 export function sliceColumns(g: Graph, x: Var, start: number, count: number): Var {

@@ -510,21 +510,71 @@ def quantisers(m):
                 size | {"one_sided": 0},
                 {"lower": EXACT, "upper": EXACT},
             )
-    experts, rank, i, o = 4, 8, 48, 144
-    a, b, gates = m.f(experts * rank * i), m.f(experts * o * rank), m.f(experts)
-    size = {"experts": experts, "rank": rank, "in": i, "out": o}
-    yield simple(
-        "merge_rectifiers",
-        {"weight": m.f(o * i), "a": a, "b": b, "gates": gates, "merged": m.out(o * i)},
-        size,
-        {"merged": FLOAT},
+    yield from listed_weights(m)
+
+
+def named(lists):
+    """Arrays of a case by name, and its operands that are lists of them: lists: name -> arrays."""
+    arrays = {f"{name}{k}": array for name, list_ in lists.items() for k, array in enumerate(list_)}
+    operands = {name: [f"{name}{k}" for k in range(len(list_))] for name, list_ in lists.items()}
+    return arrays, operands
+
+
+def listed_weights(m):
+    pairs, columns = (144, 1, 7, 1), (48, 20_011, 13, 1)
+    n = [a * b for a, b in zip(pairs, columns)]
+    arrays, operands = named(
+        {
+            "x": [m.f(k, low=-2, high=2) for k in n],
+            "lower": [m.f(k, low=-1.5, high=-1) for k in pairs],
+            "upper": [m.f(k, low=1, high=1.5) for k in pairs],
+            "gy": [m.f(k, low=0.1) for k in n],
+            "codes": [m.out(k, np.uint8) for k in n],
+            "values": [m.out(k) for k in n],
+            "gx": [m.out(k) for k in n],
+            "glower": [m.out(k) for k in pairs],
+            "gupper": [m.out(k) for k in pairs],
+        }
     )
-    grads = {"ga": m.out(a.size), "gb": m.out(b.size), "ggates": m.out(experts)}
-    yield simple(
-        "merge_rectifiers_grad",
-        {"gmerged": m.f(o * i), "a": a, "b": b, "gates": gates} | grads,
-        size,
-        {name: FLOAT for name in grads},
+
+    def some(*names):
+        return {name: operands[name] for name in ("x", "lower", "upper", *names)} | {"bits": 4}
+
+    exact = ("codes", "values", "gx")
+    yield Case(
+        "quantize_weights, quantize_weights_grad",
+        arrays,
+        [
+            ("quantize_weights", some("codes", "values")),
+            ("quantize_weights_grad", some("gy", "gx", "glower", "gupper")),
+        ],
+        {name: EXACT for field in exact for name in operands[field]}
+        | {name: FLOAT for field in ("glower", "gupper") for name in operands[field]},
+    )
+    experts, rank, sides = 4, 8, ((48, 144), (24, 48), (3, 1))
+    stack = {"experts": experts, "rank": rank}
+    given = {
+        "weight": [m.f(o * i) for i, o in sides],
+        "gmerged": [m.f(o * i) for i, o in sides],
+        "a": [m.f(experts * rank * i) for i, o in sides],
+        "b": [m.f(experts * rank * o) for i, o in sides],
+        "gates": [m.f(experts) for _ in sides],
+    }
+    made = {"merged": "weight", "ga": "a", "gb": "b", "ggates": "gates"}
+    made = {name: [m.out(like.size) for like in given[of]] for name, of in made.items()}
+    arrays, operands = named(given | made)
+
+    def lists(*names):
+        return {name: operands[name] for name in names} | stack
+
+    yield Case(
+        "merge_rectifiers, merge_rectifiers_grad",
+        arrays,
+        [
+            ("merge_rectifiers", lists("weight", "a", "b", "gates", "merged")),
+            ("merge_rectifiers_grad", lists("gmerged", "a", "b", "gates", "ga", "gb", "ggates")),
+        ],
+        {name: FLOAT for field in made for name in operands[field]},
     )
 
 
@@ -564,11 +614,19 @@ def training(m):
     )
     rows, columns = 131, 5
     x, gy = m.f(rows * columns, low=-9, high=9), m.f(rows * columns)
-    size = {"rows": rows, "columns": columns}
-    yield simple("softmax", {"x": x, "y": m.out(x.size)}, size, {"y": FLOAT})
+    yield Case(
+        "softmax",
+        {"x": x, "y": m.out(x.size)},
+        [("softmax", {"x": ["x"], "y": ["y"], "columns": columns})],
+        {"y": FLOAT},
+    )
     shares = np.full(x.size, 1 / columns, np.float32)
-    gradient = {"y": shares, "gy": gy, "gx": m.out(x.size)}
-    yield simple("softmax_grad", gradient, size, {"gx": FLOAT})
+    yield Case(
+        "softmax_grad",
+        {"y": shares, "gy": gy, "gx": m.out(x.size)},
+        [("softmax_grad", {"y": ["y"], "gy": ["gy"], "gx": ["gx"], "columns": columns})],
+        {"gx": FLOAT},
+    )
     bounds = {"lower": m.f(rows), "upper": m.f(rows), "low": m.f(1), "high": m.f(1)}
     yield Case(
         "separate_bounds",

@@ -40,6 +40,40 @@ def optimiser_rows(device, row, torch, torch_microseconds):
     device.free()
 
 
+def weight_rows(device, row):
+    """From the gates' logits to the codes of all weights, and back; three launches each."""
+    sides = [(i, o, o * i) for i, o in RECTIFIED]
+
+    def floats(n_of, low=-1, high=1):
+        return [device.floats(n_of(*side), low, high) for side in sides]
+
+    experts, rank = 4, 8
+    logits, gates, ggates, glogits = (floats(lambda i, o, n: experts) for _ in range(4))
+    weight, merged, values, gy, gx = (floats(lambda i, o, n: n) for _ in range(5))
+    a, ga = (floats(lambda i, o, n: experts * rank * i) for _ in range(2))
+    b, gb = (floats(lambda i, o, n: experts * rank * o) for _ in range(2))
+    glower, gupper = (floats(lambda i, o, n: o) for _ in range(2))
+    bounds = {"lower": floats(lambda i, o, n: o, -2, -1), "upper": floats(lambda i, o, n: o, 1, 2)}
+    codes = [device.codes(n, 4) for _, _, n in sides]
+    stack = {"a": a, "b": b, "gates": gates, "experts": experts, "rank": rank}
+    forward = [
+        device.op("softmax", x=logits, y=gates, columns=experts),
+        device.op("merge_rectifiers", weight=weight, merged=merged, **stack),
+        device.op("quantize_weights", x=merged, codes=codes, values=values, bits=4, **bounds),
+    ]
+    grads = {"gx": gx, "glower": glower, "gupper": gupper}
+    backward = [
+        device.op("quantize_weights_grad", x=merged, gy=gy, bits=4, **bounds, **grads),
+        device.op("merge_rectifiers_grad", gmerged=gx, ga=ga, gb=gb, ggates=ggates, **stack),
+        device.op("softmax_grad", y=gates, gy=ggates, gx=glogits, columns=experts),
+    ]
+    note = f"{len(sides)} weights, three launches"
+    for name, calls in (("weights merged and coded", forward), ("their gradients", backward)):
+        ours = device.microseconds([lambda calls=calls: [call() for call in calls]])
+        yield row(name, ours, note=note)
+    device.free()
+
+
 def packed_layer(device, inputs, outputs):
     padded, wide = (inputs + 3) // 4 * 4, (outputs + 15) // 16 * 16
     packed = device.empty((2 * padded + 12) * wide, 1)
@@ -165,6 +199,7 @@ def convolution_rows(device, row):
 
 def fused_rows(device, row, torch, torch_microseconds):
     yield from optimiser_rows(device, row, torch, torch_microseconds)
+    yield from weight_rows(device, row)
     yield from linear_rows(device, row)
     yield from attention_row(device, row)
     yield from convolution_rows(device, row)

@@ -22,7 +22,16 @@ class List(ctypes.Structure):
     _fields_ = [("items", ctypes.c_void_p), ("size", ctypes.c_int64)]
 
 
-KINDS = {"F32List": List, "Numbers": List, "F32": View, "U8": View, "I32": View, "int64_t": ctypes.c_int64, "double": ctypes.c_double}
+KINDS = {
+    "F32List": List,
+    "U8List": List,
+    "Numbers": List,
+    "F32": View,
+    "U8": View,
+    "I32": View,
+    "int64_t": ctypes.c_int64,
+    "double": ctypes.c_double,
+}
 
 
 def without_comments(text):
@@ -35,10 +44,10 @@ def structs():
     for header in sorted((CORE / "ops").glob("*.hpp")):
         text = without_comments(header.read_text())
         for name, body, order in re.findall(
-            r"struct (\w+) \{(.*?)SPR2Q_FIELDS\((.*?)\)", text, re.S
+            r"struct (\w+) \{((?:(?!\bstruct ).)*?)SPR2Q_FIELDS\((.*?)\)", text, re.S
         ):
             fields = []
-            for kind, names in re.findall(r"\b(F32List|Numbers|F32|U8|I32|int64_t|double)\s+([^;]+);", body):
+            for kind, names in re.findall(rf"\b({'|'.join(KINDS)})\s+([^;]+);", body):
                 fields += [(field.strip(), kind) for field in names.split(",")]
             if [field for field, _ in fields] != [part.strip() for part in order.split(",")]:
                 continue  # the macro that SPR2Q_ELEMENTWISE expands
@@ -81,7 +90,7 @@ class Backend:
             if kind is View:
                 value = View(*(value or (None, 0)))
             elif kind is List:
-                lists = cls.kinds[field] == "F32List"
+                lists = cls.kinds[field] != "Numbers"
                 items = [View(*item) for item in value] if lists else value
                 kept.append(((View if lists else ctypes.c_double) * len(items))(*items))
                 value = List(ctypes.addressof(kept[-1]), len(items))
@@ -120,8 +129,13 @@ class CudaDevice(ctypes.Structure):
     ]
 
 
+class RectifierGroup(ctypes.Structure):
+    _fields_ = [(name, View) for name in ("weight", "a", "b", "gates", "merged")]
+    _fields_ += [(name, ctypes.c_int64) for name in ("experts", "rank", "in", "out")]
+
+
 class MergePackLayer(ctypes.Structure):
-    _fields_ = [("merge", STRUCTS["MergeRectifiers"])]
+    _fields_ = [("merge", RectifierGroup)]
     _fields_ += [
         (name, View)
         for name in ("weight_lower", "weight_upper", "x_lower", "x_upper", "bias", "packed")

@@ -5,7 +5,7 @@
  * Where the arena is larger than caches are, what a segment leaves behind is made in the tile too
  * and then written past the caches. native/engine/plan.hpp explains the encoding.
  */
-import { Graph, type TracedCall } from "../autograd.ts";
+import { Graph, type Operand, type OperandList, type TracedCall } from "../autograd.ts";
 import { type F32, native } from "../binding.ts";
 import type { NativeArray } from "../tensor.ts";
 import { ALIGNMENT, type Life, placeBuffers, placeWithin, roundUp } from "./arena.ts";
@@ -207,7 +207,7 @@ function heaviest({ calls, segments, lives }: Settled): number[] {
  * may hold other values before the result.
  */
 export function encode(
-  traced: readonly TracedCall[],
+  traced: readonly TracedCall<Operand | OperandList>[],
   input: F32,
   output: F32,
   fused: boolean,

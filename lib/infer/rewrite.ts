@@ -2,8 +2,15 @@
  * Rewrites of traced calls before they are encoded: the same values, bit for bit, with less work at
  * run time.
  */
-import { Graph, type OpName, type Operand, type TracedCall } from "../autograd.ts";
+import {
+  Graph,
+  type OpName,
+  type Operand,
+  type OperandList,
+  type TracedCall,
+} from "../autograd.ts";
 import { type F32, type I32, native } from "../binding.ts";
+import { expected } from "../errors.ts";
 import { bytes, type NativeArray } from "../tensor.ts";
 import { realArray } from "../traced.ts";
 import { roundUp } from "./arena.ts";
@@ -16,34 +23,37 @@ const PACKED_WIDTH = 16;
 export const isArray = (operand: Operand): operand is NativeArray => ArrayBuffer.isView(operand);
 
 /** Runs an op on host arrays at once, with the bits of the backend that the plan is for. */
-export type Caller = (op: OpName, ...operands: Operand[]) => void;
+export type Caller = (op: OpName, ...operands: (Operand | OperandList)[]) => void;
 
 /** The CPU's. */
 export const hostCaller: Caller = (op, ...operands) =>
-  (native()[op] as (...operands: Operand[]) => void)(...operands);
+  (native()[op] as (...operands: (Operand | OperandList)[]) => void)(...operands);
 
 /** Calls on weights alone are made here and now; their results are constants of the plan. */
 export function foldConstants(
-  calls: readonly TracedCall[],
+  calls: readonly TracedCall<Operand | OperandList>[],
   input: F32,
   caller: Caller = hostCaller,
 ): TracedCall[] {
   const varying = new Set<ArrayBufferLike>([input.buffer]);
   const real = new Map<ArrayBufferLike, ArrayBuffer>();
-  const known = (operand: Operand): Operand => {
+  const known = <T extends Operand>(operand: T): T => {
     const buffer = isArray(operand) ? real.get(operand.buffer) : undefined;
-    return buffer && isArray(operand) ? realArray(operand, buffer) : operand;
+    return buffer && isArray(operand) ? (realArray(operand, buffer) as T) : operand;
   };
-  return calls.flatMap((call): TracedCall[] => {
-    const traced = call.operands.filter(isArray).filter((o) => Graph.isTraced(o.buffer));
-    if (call.operands.some((o) => isArray(o) && varying.has(o.buffer))) {
+  return calls.flatMap(({ op, operands }): TracedCall[] => {
+    const arrays = (operands.flat() as Operand[]).filter(isArray);
+    const traced = arrays.filter((array) => Graph.isTraced(array.buffer));
+    if (arrays.some(({ buffer }) => varying.has(buffer))) {
+      if (operands.some((o) => Array.isArray(o)))
+        throw expected("ERR_INTERNAL", `lists of ${op} in a plan`, "constants", "values");
       for (const array of traced) if (!real.has(array.buffer)) varying.add(array.buffer);
-      return [{ op: call.op, operands: call.operands.map(known) }];
+      return [{ op, operands: (operands as Operand[]).map(known) }];
     }
     for (const { buffer } of traced) {
       if (!real.has(buffer)) real.set(buffer, new ArrayBuffer(buffer.byteLength)); // it writes them
     }
-    caller(call.op, ...call.operands.map(known));
+    caller(op, ...operands.map((o) => (Array.isArray(o) ? o.map(known) : known(o as Operand))));
     return [];
   });
 }

@@ -81,10 +81,13 @@ class Osrc implements MethodStage {
     this.#dynamic = new Map(student.sites.gates);
     const gated = student.sites.rectifiers.size > 0 && recipe.gate !== "uniform";
     this.iterations = gated ? recipe.osrcIterations : 0;
+    const trainables = gateTrainables(student.sites, recipe);
+    const gates = new Set(trainables.map(({ value }) => value));
     this.#stage = distillationStage(context, student, {
       name: "osrc",
       iterations: this.iterations,
-      trainables: gateTrainables(student.sites, recipe),
+      trainables,
+      resting: trainablesOf(student.sites, recipe).filter(({ value }) => !gates.has(value)),
       beta1: 0.9,
       beta2: 0.999,
       offset: OSRC_OFFSET,

@@ -145,6 +145,7 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     const { height, width } = this.#padded(h, w);
     const grid = { batch, height, width };
     sites.begin?.(grid, window);
+    sites.prepare?.(g, this);
     const conv = (name: string, input: Var): Var =>
       ops.conv2d(g, input, this.get(`${name}.weight`), this.get(`${name}.bias`), grid);
     const norm = (name: string, input: Var): Var =>

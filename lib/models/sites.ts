@@ -6,12 +6,14 @@ import { type Graph, Var } from "../autograd.ts";
 import { type WindowShape, windowAttention } from "../nn/attention.ts";
 import { selectiveScan } from "../nn/selective_scan.ts";
 import * as ops from "../ops.ts";
-import type { LayerWeights } from "./network.ts";
+import type { LayerWeights, Network } from "./network.ts";
 
 /** `key` is the checkpoint name of the module without ".weight". */
 export interface Sites {
   /** Tells the token grid of the pass that begins, in whole windows of side `window`. */
   begin?(grid: ops.Grid, window: number): void;
+  /** Readies what a pass of `g` through all layers of `net` can have at once. */
+  prepare?(g: Graph, net: Network): void;
   linear(g: Graph, key: string, x: Var, weight: Var, bias: Var | null): Var;
   /** What stands in place of the GELU behind the module `key`; null leaves it. */
   activation?(g: Graph, key: string, x: Var): Var | null;

@@ -36,13 +36,22 @@ export class Codes extends Var {
   readonly bounds: Bounds;
   /** Width at which codes are stored: 8, or `bits` for packed weights of a frozen model. */
   readonly storageBits: number;
+  /** The values that the codes stand for, where they were made together (weights of a step). */
+  readonly values: F32 | null;
 
-  constructor(codes: U8, shape: readonly number[], bounds: Bounds, storageBits = 8) {
+  constructor(
+    codes: U8,
+    shape: readonly number[],
+    bounds: Bounds,
+    storageBits = 8,
+    values: F32 | null = null,
+  ) {
     const none = isOnDevice(codes) ? codes.subarray(0, 0) : new Float32Array(codes.buffer, 0, 0);
     super(none as F32, shape);
     this.codes = codes;
     this.bounds = bounds;
     this.storageBits = storageBits;
+    this.values = values;
   }
 
   get bits(): number {
@@ -51,6 +60,7 @@ export class Codes extends Var {
 
   /** The values that the codes stand for. */
   dequantise(g: Graph): F32 {
+    if (this.values) return this.values;
     const y = g.floats(this.size);
     const { lower, upper } = this.bounds;
     g.run("dequantize", this.codes, lower.data, upper.data, y, ...matrix(this, this.bounds));
@@ -71,6 +81,32 @@ export function quantize(g: Graph, x: Var, bounds: Bounds): Codes {
   g.run("quantize", x.data, lower.data, upper.data, y.codes, ...sides);
   g.record(y, [x, lower, upper], (gy) => qdqGradient(g, x, bounds, gy));
   return y;
+}
+
+/** Something to quantise: a tensor and the bounds of its codes. */
+export interface Bounded {
+  readonly x: Var;
+  readonly bounds: Bounds;
+}
+
+/** The same of many weights, with one pair of bounds each or one a row, in one call. */
+export function quantizeWeights(g: Graph, weights: readonly Bounded[], bits: number): Codes[] {
+  const xs = weights.map(({ x }) => x);
+  const lowers = weights.map(({ bounds }) => bounds.lower);
+  const uppers = weights.map(({ bounds }) => bounds.upper);
+  const inputs = [xs, lowers, uppers];
+  const coded = weights.map(
+    ({ x, bounds }) => new Codes(g.bytes(x.size), x.shape, bounds, 8, g.floats(x.size)),
+  );
+  const outputs = [coded.map(({ codes }) => codes), coded.map(({ values }) => values!)];
+  g.run("quantizeWeights", ...inputs.map((list) => ops.listOf(list)), ...outputs, bits);
+  g.recordEach(coded, inputs, (used, gys) => {
+    const given = inputs.map((list) => ops.listOf(list, used));
+    const gradients = given.map((list) => list.map(({ length }) => g.floats(length)));
+    g.run("quantizeWeightsGrad", ...given, gys, ...gradients, bits);
+    return gradients;
+  });
+  return coded;
 }
 
 /** The values of codes as a float tensor that further ops can use. */

@@ -23,6 +23,7 @@ import { packCodes, unpackCodes } from "./bitpack.ts";
 import { Codes, jointBounds, quantize } from "./codes.ts";
 import { inputsOf } from "./folding.ts";
 import { rotationVar } from "./rotation.ts";
+import { mergedWeight } from "./coded_weights.ts";
 import { codedModules, codedTensors, rowsOf, siteOrder } from "./layout.ts";
 import { type Policy, policyFor, type Scope } from "./policy.ts";
 import { QuantisedSites } from "./sites.ts";
@@ -56,7 +57,7 @@ export function packStudent(
   for (const prefix of net.layerPrefixes) {
     for (const { name, tensor } of codedModules(architecture, policy)) {
       const key = prefix + name;
-      const weight = sites.mergedWeight(graph, key, net.get(prefix + tensor));
+      const weight = mergedWeight(graph, sites, key, net.get(prefix + tensor));
       const bounds = sites.bounds.get(`${key}.w`)!;
       const rows = rowsOf(weight.shape);
       const flat = new Var(weight.data, [rows, weight.size / rows]);

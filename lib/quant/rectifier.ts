@@ -4,7 +4,7 @@
  */
 import { type Graph, Var } from "../autograd.ts";
 import { readable } from "../device.ts";
-import { softmax } from "../ops.ts";
+import { listOf, softmaxes } from "../ops.ts";
 import { floats } from "../tensor.ts";
 
 /** A group of `experts` rectifiers of rank `rank` for a weight (out, in). */
@@ -56,18 +56,38 @@ export function gatesOf(group: RectifierGroup): number[] {
   return powers.map((power) => power / total);
 }
 
+/** A weight (out, in) and the group that is merged into it. */
+export interface Rectified {
+  readonly weight: Var;
+  readonly group: RectifierGroup;
+}
+
 /** W + sum_i g_i B_i A_i (Eq. 9); `mixed` overrides the static gates (dynamic gate). */
 export function mergeRectifiers(g: Graph, weight: Var, group: RectifierGroup, mixed?: Var): Var {
-  const { a, b } = group;
-  const [experts, rank, cols] = a.shape;
-  const out = b.shape[1];
-  const gate = mixed ?? softmax(g, group.logits);
-  const merged = new Var(g.floats(weight.size), weight.shape);
-  const sides = [experts, rank, cols, out];
-  g.run("mergeRectifiers", weight.data, a.data, b.data, gate.data, merged.data, ...sides);
-  return g.record(merged, [a, b, gate], (gm) => {
-    const gradients = [g.floats(a.size), g.floats(b.size), g.floats(experts)];
-    g.run("mergeRectifiersGrad", gm, a.data, b.data, gate.data, ...gradients, ...sides);
+  return mergeAll(g, [{ weight, group }], mixed && [mixed])[0];
+}
+
+/** The same of many layers, whose groups have as many experts of the same rank, in one call. */
+export function mergeAll(
+  g: Graph,
+  layers: readonly Rectified[],
+  gates: readonly Var[] = softmaxes(
+    g,
+    layers.map(({ group }) => group.logits),
+  ),
+): Var[] {
+  if (layers.length === 0) return [];
+  const [experts, rank] = layers[0].group.a.shape;
+  const weights = layers.map(({ weight }) => weight);
+  const inputs = [layers.map(({ group }) => group.a), layers.map(({ group }) => group.b), gates];
+  const merged = weights.map(({ size, shape }) => new Var(g.floats(size), shape));
+  const operands = [weights, ...inputs, merged].map((list) => listOf(list));
+  g.run("mergeRectifiers", ...operands, experts, rank);
+  g.recordEach(merged, inputs, (used, gmerged) => {
+    const given = inputs.map((list) => listOf(list, used));
+    const gradients = given.map((list) => list.map(({ length }) => g.floats(length)));
+    g.run("mergeRectifiersGrad", gmerged, ...given, ...gradients, experts, rank);
     return gradients;
   });
+  return merged;
 }

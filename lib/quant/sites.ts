@@ -6,10 +6,9 @@
  */
 import { type Graph, Var } from "../autograd.ts";
 import type { I32 } from "../binding.ts";
-import { readable } from "../device.ts";
 import { expected } from "../errors.ts";
 import type { Architecture, CodedModule } from "../models/architecture.ts";
-import type { LayerWeights } from "../models/network.ts";
+import type { LayerWeights, Network } from "../models/network.ts";
 import { asMatrix, FloatSites, scanSizes, type Sites } from "../models/sites.ts";
 import type { ProbabilityCodes, WindowShape } from "../nn/attention.ts";
 import { codedWindowAttention, sampleProbabilities } from "./coded_attention.ts";
@@ -25,7 +24,8 @@ import {
   qdq,
   quantize,
 } from "./codes.ts";
-import { type DynamicGate, dynamicGates } from "./gate.ts";
+import { codedWeights, mergedWeight } from "./coded_weights.ts";
+import type { DynamicGate } from "./gate.ts";
 import {
   inputGranularity,
   inScope,
@@ -35,7 +35,7 @@ import {
 } from "./policy.ts";
 import { type TokenGrid, tokenCodes, tokenPlaces } from "./token_ranges.ts";
 import { relu } from "./relu.ts";
-import { type Increment, mergeRectifiers, type RectifierGroup } from "./rectifier.ts";
+import type { Increment, RectifierGroup } from "./rectifier.ts";
 
 export type { Observer, SiteKind, Tap } from "./observation.ts";
 
@@ -66,6 +66,8 @@ export class QuantisedSites implements Sites {
   /** Weights that are not coded yet while they are fitted (AdaRound), by module key. */
   readonly soft: Map<string, (g: Graph, weight: Var) => Var> = new Map();
   #grid: TokenGrid | null = null;
+  /** Coded weights by module key, of the passes that have them all at once. */
+  readonly #coded = new WeakMap<Graph, ReadonlyMap<string, Codes>>();
   readonly #float = new FloatSites();
   /** Coded modules of a layer by their names inside it. */
   readonly #modules: ReadonlyMap<string, CodedModule>;
@@ -79,6 +81,11 @@ export class QuantisedSites implements Sites {
 
   begin(grid: ops.Grid, window: number): void {
     this.#grid = { ...grid, window };
+  }
+
+  /** A pass that is differentiated has the weights of all layers coded in one call. */
+  prepare(g: Graph, net: Network): void {
+    if (g.mode === "recording" && !this.observer) this.#coded.set(g, codedWeights(g, net, this));
   }
 
   /** Name of the site that quantises a module's input; q, k and v share theirs with offsets on. */
@@ -215,14 +222,6 @@ export class QuantisedSites implements Sites {
     return { granularity: weightGranularity(this.policy, this.#module(key)), role: "weight" };
   }
 
-  /** The weight of a module with its rectifiers or its increment merged, before quantisation (Eq. 9). */
-  mergedWeight(g: Graph, key: string, weight: Var, mixed?: Var): Var {
-    const increment = this.increments.get(key);
-    if (increment) return ops.add(g, weight, increment.value);
-    const group = this.rectifiers.get(key);
-    return group ? mergeRectifiers(g, weight, group, mixed) : weight;
-  }
-
   /** Places of the pass's tokens where the input of `key` has ranges by token, else null. */
   #places(key: string): I32 | null {
     const by = this.policy.tokenRanges?.[moduleName(key)];
@@ -276,10 +275,11 @@ export class QuantisedSites implements Sites {
   #weight(g: Graph, key: string, weight: Var, x?: Var): Codes {
     const frozen = this.frozen.get(key);
     if (frozen) return frozen;
-    const gate = this.gates.get(key);
-    const mixed = gate && x ? dynamicGates(g, gate, x, this.samples) : undefined;
-    if (mixed && this.gateTap) this.gateTap(key, readable(mixed.data));
-    return this.#codes(g, `${key}.w`, this.mergedWeight(g, key, weight, mixed));
+    const codes =
+      this.#coded.get(g.root)?.get(key) ??
+      quantize(g, mergedWeight(g, this, key, weight, x), this.#need(`${key}.w`));
+    this.tap?.(`${key}.w`, codes);
+    return codes;
   }
 
   #codes(g: Graph, site: string, x: Var): Codes {

@@ -125,15 +125,20 @@ class ArgumentReader {
   void read(size_t i, U8& view) { typed(i, info_[i], view.data, view.size, napi_uint8_array); }
   void read(size_t i, I32& view) { typed(i, info_[i], view.data, view.size, napi_int32_array); }
 
+  void read(size_t i, F32List& list) { listed(i, list, lists_, napi_float32_array); }
+  void read(size_t i, U8List& list) { listed(i, list, byte_lists_, napi_uint8_array); }
+
   // An array of tensors, none of them absent; their views live as long as the reader.
-  void read(size_t i, F32List& list) {
+  template <class List, class View>
+  void listed(size_t i, List& list, std::deque<std::vector<View>>& lists,
+              napi_typedarray_type wanted) {
     if (!info_[i].IsArray()) fail(name(i) + " must be an array of tensors");
-    lists_.emplace_back(items_[i].size());
-    std::vector<F32>& items = lists_.back();
+    lists.emplace_back(items_[i].size());
+    std::vector<View>& items = lists.back();
     for (size_t k = 0; k < items.size(); ++k) {
       const Napi::Value item = items_[i][k];
       if (item.IsNull() || item.IsUndefined()) fail(name(i) + " must have no gaps");
-      typed(i, item, items[k].data, items[k].size, napi_float32_array);
+      typed(i, item, items[k].data, items[k].size, wanted);
     }
     list = {items.data(), static_cast<int64_t>(items.size())};
   }
@@ -224,6 +229,7 @@ class ArgumentReader {
   static constexpr uint32_t kMostItems = 1 << 20;
   std::vector<std::vector<Napi::Value>> items_;  // of the arguments that are arrays
   std::deque<std::vector<F32>> lists_;
+  std::deque<std::vector<U8>> byte_lists_;
 };
 
 }  // namespace spr2q

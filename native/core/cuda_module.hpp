@@ -12,7 +12,7 @@
 
 namespace spr2q {
 
-constexpr uint32_t kCudaAbiVersion = 4;
+constexpr uint32_t kCudaAbiVersion = 5;
 
 // Why something failed; the names stand in cuda_error_name().
 enum CudaCode : int32_t {
@@ -40,10 +40,10 @@ struct CudaDevice {
   int64_t memory_bytes, free_bytes, l2_bytes;
 };
 
-// One layer of merge_pack_run: MergeRectifiers, then Eq. 1 of the merged weight by the given
+// One layer of merge_pack_run: its group merged, then Eq. 1 of the merged weight by the given
 // weight bounds (kTensor or kRow), then PackCodedLinear, the weight never leaving the kernel.
 struct MergePackLayer {
-  MergeRectifiers merge;
+  RectifierGroup merge;
   F32 weight_lower, weight_upper, x_lower, x_upper, bias;
   U8 packed;
   int64_t x_bits, weight_bits, x_granularity, weight_granularity;

@@ -49,6 +49,7 @@ namespace spr2q {
   X(sort_tokens, SortTokens) X(add_prompt, AddPrompt) X(add_prompt_grad, AddPromptGrad)    \
   X(selective_scan, SelectiveScan) X(selective_scan_grad, SelectiveScanGrad)               \
   X(quantize, Quantize) X(dequantize, Dequantize) X(qdq, Qdq) X(qdq_grad, QdqGrad)         \
+  X(quantize_weights, QuantizeWeights) X(quantize_weights_grad, QuantizeWeightsGrad)       \
   X(dobi, Dobi) X(separate_bounds, SeparateBounds)                                         \
   X(merge_rectifiers, MergeRectifiers)                                                     \
   X(merge_rectifiers_grad, MergeRectifiersGrad) X(l1_loss, L1Loss)                         \

@@ -127,6 +127,7 @@ class CodeReader {
   void read(I32& view) { view_of(view.data, view.size); }
   // Ops over many tensors belong to training; no call of a plan has lists.
   void read(F32List& list) { refuse(list); }
+  void read(U8List& list) { refuse(list); }
   void read(Numbers& list) { refuse(list); }
   template <class List>
   void refuse(List& list) {

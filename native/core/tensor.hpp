@@ -35,6 +35,12 @@ struct F32List {
   SPR2Q_BOTH const F32& operator[](int64_t i) const { return items[i]; }
 };
 
+struct U8List {
+  const U8* items;
+  int64_t size;
+  SPR2Q_BOTH const U8& operator[](int64_t i) const { return items[i]; }
+};
+
 struct Numbers {
   const double* data;
   int64_t size;

@@ -190,6 +190,16 @@ void qdq_grad(const QdqGrad& a) {
   column_grad(a);
 }
 
+void quantize_weights(const QuantizeWeights& a) {
+  for (int64_t i = 0; i < a.x.size; ++i) {
+    quantize(a.quantize(i));
+    dequantize(a.dequantize(i));
+  }
+}
+void quantize_weights_grad(const QuantizeWeightsGrad& a) {
+  for (int64_t i = 0; i < a.x.size; ++i) qdq_grad(a.weight(i));
+}
+
 void separate_bounds(const SeparateBounds& a) {
   for (int64_t i = 0; i < a.upper.size; ++i) {
     const F32 lower = a.lower[i], upper = a.upper[i];

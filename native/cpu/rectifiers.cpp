@@ -27,7 +27,7 @@ float* gather_gated(const float* b, const float* gates, int64_t experts, int64_t
 
 }  // namespace
 
-void merge_rectifiers(const MergeRectifiers& p) {
+static void merge_group(const RectifierGroup& p) {
   const int64_t stacked = p.experts * p.rank, size = p.out * p.in;
   const float* gated = gather_gated(p.b.data, p.gates.data, p.experts, p.rank, p.out);
   float* panel = scratch<float>(kPanel, stacked * padded(p.in) + 1);
@@ -46,7 +46,7 @@ void merge_rectifiers(const MergeRectifiers& p) {
   for (int64_t i = 0; i < size; ++i) p.merged.data[i] += p.weight.data[i];
 }
 
-void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
+static void merge_group_grad(const RectifierGroupGrad& p) {
   const int64_t stacked = p.experts * p.rank, width = padded(p.in), wide = padded(stacked);
   // ga = gated^T gmerged.
   const float* gated = gather_gated(p.b.data, p.gates.data, p.experts, p.rank, p.out);
@@ -82,6 +82,13 @@ void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
     }
     p.ggates.data[e] = static_cast<float>(gate_gradient);
   }
+}
+
+void merge_rectifiers(const MergeRectifiers& a) {
+  for (int64_t i = 0; i < a.weight.size; ++i) merge_group(a.group(i));
+}
+void merge_rectifiers_grad(const MergeRectifiersGrad& a) {
+  for (int64_t i = 0; i < a.gmerged.size; ++i) merge_group_grad(a.group(i));
 }
 
 }  // namespace SPR2Q_ISA

@@ -115,14 +115,25 @@ struct Slope {
 };
 SPR2Q_DEVICE Slope slope_of(const Grid& grid) { return {grid, 1.0f / grid.levels}; }
 
+// What a gradient reads and writes.
+struct Graded {
+  const float *x, *lower, *upper, *gy;
+  float *gx, *glower, *gupper;
+  int64_t rows, columns, bits;
+};
+Graded graded_of(const QdqGrad& a) {
+  return {a.x.data,      a.lower.data,  a.upper.data, a.gy.data, a.gx.data,
+          a.glower.data, a.gupper.data, a.rows,       a.columns, a.bits};
+}
+
 // One value: writes gx, adds what its bounds collect.
 template <int64_t kGranularity>
-SPR2Q_DEVICE void gradient_of(const QdqGrad& a, const Slope& slope, int64_t i, Sum* sums) {
+SPR2Q_DEVICE void gradient_of(const Graded& a, const Slope& slope, int64_t i, Sum* sums) {
   const Grid& grid = slope.grid;
-  const float x = a.x.data[i], gy = a.gy.data[i], u = position_on(grid, x);
+  const float x = a.x[i], gy = a.gy[i], u = position_on(grid, x);
   const float error = (__builtin_nearbyintf(u) - u) * slope.share * gy;
   const float below = x <= grid.lower ? gy : 0.0f, above = x >= grid.upper ? gy : 0.0f;
-  a.gx.data[i] = grid.lower <= x && x <= grid.upper ? gy : 0.0f;
+  a.gx[i] = grid.lower <= x && x <= grid.upper ? gy : 0.0f;
   add_to(sums[0], kGranularity == kColumn ? below + above : below - error);
   add_to(sums[1], above + error);
 }
@@ -133,9 +144,9 @@ constexpr int kRangeWays = 1024;
 
 struct TensorTerm {
   static constexpr int kOutputs = 2;
-  QdqGrad a;
+  Graded a;
   __device__ Slope start() const {
-    return slope_of(grid_between(a.lower.data[0], a.upper.data[0], a.bits));
+    return slope_of(grid_between(a.lower[0], a.upper[0], a.bits));
   }
   __device__ void add(const Slope& slope, int64_t i, Sum* sums) const {
     gradient_of<kTensor>(a, slope, i, sums);
@@ -144,47 +155,91 @@ struct TensorTerm {
     for (int o = 0; o < kOutputs; ++o) {
       const float sum = sum_by_block<kTensorWays, kRangeThreads>(
           chunks, [&](int64_t chunk) { return parts[kOutputs * chunk + o]; });
-      if (threadIdx.x == 0) (o == 0 ? a.glower.data : a.gupper.data)[0] = sum;
+      if (threadIdx.x == 0) (o == 0 ? a.glower : a.gupper)[0] = sum;
     }
   }
 };
 struct ColumnTerm {
   static constexpr int kOutputs = 2;
   static constexpr bool kFinish = true;
-  QdqGrad a;
+  Graded a;
   float* ranges;  // what each column adds to the gradient of the range
   __device__ Slope start(int64_t, int64_t column) const {
-    return slope_of(grid_from(a.lower.data[column], a.upper.data[0], a.bits));
+    return slope_of(grid_from(a.lower[column], a.upper[0], a.bits));
   }
   __device__ void add(const Slope& slope, int64_t row, int64_t column, Sum* sums) const {
     gradient_of<kColumn>(a, slope, row * a.columns + column, sums);
   }
   __device__ void store(int64_t, int output, int64_t column, float sum) const {
-    (output == 0 ? a.glower.data : ranges)[column] = sum;
+    (output == 0 ? a.glower : ranges)[column] = sum;
   }
   __device__ void finish() const {
     const float sum = sum_by_block<kRangeWays, kSumThreads>(
         a.columns, [&](int64_t column) { return ranges[column]; });
-    if (threadIdx.x == 0 && threadIdx.y == 0) a.gupper.data[0] = sum;
+    if (threadIdx.x == 0 && threadIdx.y == 0) a.gupper[0] = sum;
   }
 };
 
 constexpr int kRowWarps = 8;  // rows of a block
 
-// A warp for every row: both sums of its pair.
-__global__ void __launch_bounds__(kRowWarps * kWarp) row_grad_kernel(QdqGrad a) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRowWarps + warp_index();
+// A warp for every row of kRowWarps rows: both sums of its pair.
+SPR2Q_DEVICE void rows_gradient(const Graded& a, int64_t block) {
+  const int64_t row = block * kRowWarps + warp_index();
   if (row >= a.rows) return;  // the whole warp
-  const Slope slope = slope_of(grid_between(a.lower.data[row], a.upper.data[row], a.bits));
+  const Slope slope = slope_of(grid_between(a.lower[row], a.upper[row], a.bits));
   Sum sums[2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
   for (int64_t c = lane_index(); c < a.columns; c += kWarp) {
     gradient_of<kRow>(a, slope, row * a.columns + c, sums);
   }
   const float lower = warp_sum(value_of(sums[0])), upper = warp_sum(value_of(sums[1]));
   if (lane_index() == 0) {
-    a.glower.data[row] = lower;
-    a.gupper.data[row] = upper;
+    a.glower[row] = lower;
+    a.gupper[row] = upper;
   }
+}
+__global__ void __launch_bounds__(kRowWarps * kWarp) row_grad_kernel(Graded a) {
+  rows_gradient(a, blockIdx.x);
+}
+
+// ---- Weights of many layers -------------------------------------------------------------------
+
+struct Coded {
+  const float *x, *lower, *upper;
+  uint8_t* codes;
+  float* values;
+  int n, columns;
+};
+
+__global__ void __launch_bounds__(kElementBlock)
+weights_kernel(SPR2Q_TABLE(Coded) table, int64_t bits) {
+  const int entry = entry_of_block(table);
+  const Coded& w = table.entries[entry];
+  const int at = static_cast<int>(place_in(table, entry));
+  if (at >= w.n) return;
+  const int row = at / w.columns;
+  const Grid grid = grid_between(w.lower[row], w.upper[row], bits);
+  const float code = code_on(grid, w.x[at]);
+  w.codes[at] = static_cast<uint8_t>(code);
+  w.values[at] = value_on(grid, code);
+}
+
+// `parts` and `arrived`: of the sums of a weight with one pair of bounds.
+struct GradedWeight {
+  Graded graded;
+  float* parts;
+  unsigned* arrived;
+  int64_t blocks;
+};
+
+static_assert(kRangeThreads == kRowWarps * kWarp, "blocks of both kinds of bounds in one launch");
+
+__global__ void __launch_bounds__(kRangeThreads) weights_grad_kernel(SPR2Q_TABLE(GradedWeight) table) {
+  const int entry = entry_of_block(table);
+  const GradedWeight& w = table.entries[entry];
+  const int64_t block = static_cast<int64_t>(blockIdx.x) - table.first[entry];
+  if (w.graded.rows > 1) return rows_gradient(w.graded, block);
+  const RangeSums<TensorTerm> sums{{w.graded}, w.parts, w.arrived, w.graded.columns};
+  range_sums_of_chunk(sums, block, w.blocks, 0, 1);
 }
 
 // A quantiser's pairs, or its ranges where `lower` is null; a warp each.
@@ -215,13 +270,54 @@ void qdq(const Qdq& a) { pass<ToGrid>(a.x.data, a.y.data, bounds_of(a), a.rows, 
 void qdq_grad(const QdqGrad& a) {
   if (a.granularity == kRow) {
     launch(row_grad_kernel, dim3(grid_size(divide_up(a.rows, kRowWarps))),
-           dim3(kRowWarps * kWarp), 0, a);
+           dim3(kRowWarps * kWarp), 0, graded_of(a));
     return;
   }
   Scratch scratch;
-  if (a.granularity == kTensor) return range_sums(scratch, TensorTerm{a}, a.rows * a.columns, 1);
+  const Graded graded = graded_of(a);
+  if (a.granularity == kTensor) {
+    return range_sums(scratch, TensorTerm{graded}, a.rows * a.columns, 1);
+  }
   float* ranges = scratch.take<float>(a.columns);
-  column_sums(scratch, ColumnTerm{a, ranges}, a.rows, a.columns);
+  column_sums(scratch, ColumnTerm{graded, ranges}, a.rows, a.columns);
+}
+
+void quantize_weights(const QuantizeWeights& a) {
+  const auto go = [&](const Table<Coded>& table) {
+    launch(weights_kernel, dim3(grid_size(table.blocks)), dim3(kElementBlock), 0, table, a.bits);
+  };
+  TableFiller<Coded, decltype(go)> tables(go);
+  for (int64_t i = 0; i < a.x.size; ++i) {
+    const Quantize w = a.quantize(i);
+    const int64_t n = w.rows * w.columns;
+    tables.add({w.x.data, w.lower.data, w.upper.data, w.codes.data, a.values[i].data,
+                static_cast<int>(n), static_cast<int>(w.columns)},
+               divide_up(n, kElementBlock));
+  }
+  tables.flush();
+}
+
+void quantize_weights_grad(const QuantizeWeightsGrad& a) {
+  Scratch scratch;
+  const auto blocks_of = [](const QdqGrad& w) {
+    return w.rows > 1 ? divide_up(w.rows, kRowWarps) : divide_up(w.columns, kRangeElements);
+  };
+  int64_t blocks = 0;
+  for (int64_t i = 0; i < a.x.size; ++i) blocks += blocks_of(a.weight(i));
+  float* parts = scratch.take<float>(blocks * TensorTerm::kOutputs);
+  unsigned* arrived = arrivals(a.x.size);
+  if (failed()) return;
+  const auto go = [&](const Table<GradedWeight>& table) {
+    launch(weights_grad_kernel, dim3(grid_size(table.blocks)), dim3(kRangeThreads), 0, table);
+  };
+  TableFiller<GradedWeight, decltype(go)> tables(go);
+  for (int64_t i = 0; i < a.x.size; ++i) {
+    const QdqGrad w = a.weight(i);
+    const int64_t own = blocks_of(w);
+    tables.add({graded_of(w), parts, arrived + i, own}, own);
+    parts += own * TensorTerm::kOutputs;
+  }
+  tables.flush();
 }
 
 void separate_bounds(const SeparateBounds& a) {

@@ -1,69 +1,103 @@
-// A group of rectifiers merged into a weight (Eq. 9) and the gradients of the sum: products so
-// small that a thread makes one entry. merge_pack_run does the whole network in one launch:
-// a block for every output row of every layer merges it, quantises it by Eq. 1 and writes codes
-// and epilogue constants in the layout of coded_linear.cu, the weight never leaving the kernel.
+// Groups of rectifiers merged into their weights (Eq. 9) and the gradients of the sums, all groups of
+// a list in one launch: products so small that a thread makes one entry. merge_pack_run goes on
+// from there: a block for every output row of every layer merges it, quantises it by Eq. 1 and writes
+// codes and epilogue constants in the layout of coded_linear.cu, the weight never leaving the kernel.
 #include <vector>
 
 #include "../core/grid.hpp"
 #include "coded_pack.cuh"
 #include "sums.cuh"
+#include "table.cuh"
 
 namespace spr2q {
 namespace cuda {
 namespace {
 
+// What a group's merge needs. No array has more than 2^30 values (kMostListed).
+struct Merged {
+  const float *weight, *a, *b, *gates;
+  float* merged;
+  int in, out;
+};
+SPR2Q_SHARED Merged merged_of(const RectifierGroup& g) {
+  return {g.weight.data, g.a.data, g.b.data, g.gates.data, g.merged.data, static_cast<int>(g.in),
+          static_cast<int>(g.out)};
+}
+
+// Experts and their rank, the same in all groups of a call.
+struct Stack {
+  int experts, rank;
+};
+template <class Args>
+SPR2Q_SHARED Stack stack_of(const Args& p) {
+  return {static_cast<int>(p.experts), static_cast<int>(p.rank)};
+}
+
 // Entry (o, i) of the merged weight; one order of operations for both ways to it.
-SPR2Q_DEVICE float merged_entry(const MergeRectifiers& p, int64_t o, int64_t i) {
-  float sum = p.weight.data[o * p.in + i];
-  for (int64_t e = 0; e < p.experts; ++e) {
-    const float* a = p.a.data + e * p.rank * p.in + i;
-    const float* b = p.b.data + (e * p.out + o) * p.rank;
+SPR2Q_DEVICE float merged_entry(const Merged& p, const Stack& stack, int o, int i) {
+  float sum = p.weight[o * p.in + i];
+  for (int e = 0; e < stack.experts; ++e) {
+    const float* a = p.a + e * stack.rank * p.in + i;
+    const float* b = p.b + (e * p.out + o) * stack.rank;
     float product = 0.0f;
-    for (int64_t r = 0; r < p.rank; ++r) product = fmaf(b[r], a[r * p.in], product);
-    sum = fmaf(p.gates.data[e], product, sum);
+    for (int r = 0; r < stack.rank; ++r) product = fmaf(b[r], a[r * p.in], product);
+    sum = fmaf(p.gates[e], product, sum);
   }
   return sum;
 }
 
-__global__ void __launch_bounds__(kElementBlock) merge_kernel(MergeRectifiers p) {
-  for (int64_t at = first_element(); at < p.out * p.in; at += element_stride()) {
-    p.merged.data[at] = merged_entry(p, at / p.in, at % p.in);
-  }
+__global__ void __launch_bounds__(kElementBlock)
+merge_kernel(SPR2Q_TABLE(Merged) table, Stack stack) {
+  const int entry = entry_of_block(table);
+  const Merged& p = table.entries[entry];
+  const int at = static_cast<int>(place_in(table, entry));
+  if (at < p.out * p.in) p.merged[at] = merged_entry(p, stack, at / p.in, at % p.in);
 }
 
-SPR2Q_DEVICE void grad_a(const MergeRectifiersGrad& p, int64_t at) {
-  const int64_t i = at % p.in, r = at / p.in % p.rank, e = at / p.in / p.rank;
+// What a group's gradients need; `shares`: (out * rank, experts) terms of ggates.
+struct Graded {
+  const float *gmerged, *a, *b, *gates;
+  float *ga, *gb, *ggates, *shares;
+  unsigned* arrived;
+  int in, out, blocks;
+};
+
+SPR2Q_DEVICE void grad_a(const Graded& p, int rank, int at) {
+  const int i = at % p.in, r = at / p.in % rank, e = at / p.in / rank;
   Sum sum = {0.0f, 0.0f};
-  for (int64_t o = 0; o < p.out; ++o) {
-    add_to(sum, p.b.data[(e * p.out + o) * p.rank + r] * p.gmerged.data[o * p.in + i]);
+  for (int o = 0; o < p.out; ++o) {
+    add_to(sum, p.b[(e * p.out + o) * rank + r] * p.gmerged[o * p.in + i]);
   }
-  p.ga.data[at] = p.gates.data[e] * value_of(sum);
+  p.ga[at] = p.gates[e] * value_of(sum);
 }
 
 // An entry of gb leaves its share of ggates too.
-SPR2Q_DEVICE void grad_b(const MergeRectifiersGrad& p, int64_t at, float* shares) {
-  const int64_t r = at % p.rank, o = at / p.rank % p.out, e = at / p.rank / p.out;
+SPR2Q_DEVICE void grad_b(const Graded& p, const Stack& stack, int at) {
+  const int pairs = p.out * stack.rank, pair = at % pairs, e = at / pairs;
+  const int r = pair % stack.rank, o = pair / stack.rank;
   Sum sum = {0.0f, 0.0f};
-  for (int64_t i = 0; i < p.in; ++i) {
-    add_to(sum, p.gmerged.data[o * p.in + i] * p.a.data[(e * p.rank + r) * p.in + i]);
+  for (int i = 0; i < p.in; ++i) {
+    add_to(sum, p.gmerged[o * p.in + i] * p.a[(e * stack.rank + r) * p.in + i]);
   }
-  p.gb.data[at] = p.gates.data[e] * value_of(sum);
-  shares[(at % (p.out * p.rank)) * p.experts + e] = p.b.data[at] * value_of(sum);
+  p.gb[at] = p.gates[e] * value_of(sum);
+  p.shares[pair * stack.experts + e] = p.b[at] * value_of(sum);
 }
 
-// A thread for every entry of ga, (e, r, i), and of gb, (e, o, r); the last block adds the shares.
+// A thread for every entry of ga, (e, r, i), and of gb, (e, o, r); the last block of a group adds its
+// shares.
 __global__ void __launch_bounds__(kElementBlock)
-merge_grad_kernel(MergeRectifiersGrad p, float* shares, unsigned* arrived) {
-  const int64_t n = p.experts * p.rank * p.in, pairs = p.out * p.rank;
-  for (int64_t at = first_element(); at < n + p.experts * pairs; at += element_stride()) {
-    if (at < n) grad_a(p, at);
-    else grad_b(p, at - n, shares);
-  }
-  if (!arrives_last(arrived, gridDim.x)) return;
-  for (int64_t e = 0; e < p.experts; ++e) {
+merge_grad_kernel(SPR2Q_TABLE(Graded) table, Stack stack) {
+  const int entry = entry_of_block(table);
+  const Graded& p = table.entries[entry];
+  const int stacked = stack.experts * stack.rank, n = stacked * p.in;
+  const int64_t at = place_in(table, entry);
+  if (at < n) grad_a(p, stack.rank, static_cast<int>(at));
+  else if (at - n < stacked * p.out) grad_b(p, stack, static_cast<int>(at - n));
+  if (!arrives_last(p.arrived, static_cast<unsigned>(p.blocks))) return;
+  for (int e = 0; e < stack.experts; ++e) {
     const float sum = sum_by_block<kElementBlock, kElementBlock>(
-        pairs, [&](int64_t pair) { return shares[pair * p.experts + e]; });
-    if (threadIdx.x == 0) p.ggates.data[e] = sum;
+        p.out * stack.rank, [&](int64_t pair) { return p.shares[pair * stack.experts + e]; });
+    if (threadIdx.x == 0) p.ggates[e] = sum;
   }
 }
 
@@ -91,23 +125,52 @@ __global__ void __launch_bounds__(kPackThreads) merge_pack_kernel(MergePackList 
                           layer.weight_lower.data, layer.weight_upper.data, layer.bias.data,
                           layer.merge.in,          layer.merge.out,    layer.x_bits,
                           layer.weight_bits,       layer.x_granularity, layer.weight_granularity};
+  const Merged merge = merged_of(layer.merge);
+  const Stack stack = stack_of(layer.merge);
   pack_row(target, o, [&](int64_t i) {
-    return static_cast<uint8_t>(code_on(grid, merged_entry(layer.merge, o, i)));
+    const float entry = merged_entry(merge, stack, static_cast<int>(o), static_cast<int>(i));
+    return static_cast<uint8_t>(code_on(grid, entry));
   });
 }
 
 }  // namespace
 
 void merge_rectifiers(const MergeRectifiers& p) {
-  launch(merge_kernel, dim3(element_grid(p.out * p.in)), dim3(kElementBlock), 0, p);
+  const Stack stack = stack_of(p);
+  const auto go = [&](const Table<Merged>& table) {
+    launch(merge_kernel, dim3(grid_size(table.blocks)), dim3(kElementBlock), 0, table, stack);
+  };
+  TableFiller<Merged, decltype(go)> tables(go);
+  for (int64_t i = 0; i < p.weight.size; ++i) {
+    const RectifierGroup g = p.group(i);
+    tables.add(merged_of(g), divide_up(g.out * g.in, kElementBlock));
+  }
+  tables.flush();
 }
 
 void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
   Scratch scratch;
-  const int64_t pairs = p.out * p.rank;
-  float* shares = scratch.take<float>(pairs * p.experts);
-  launch(merge_grad_kernel, dim3(element_grid(p.experts * (p.rank * p.in + pairs))),
-         dim3(kElementBlock), 0, p, shares, arrivals(1));
+  const Stack stack = stack_of(p);
+  const int64_t count = p.gmerged.size, stacked = p.experts * p.rank;
+  int64_t shared = 0;
+  for (int64_t i = 0; i < count; ++i) shared += p.b[i].size;
+  float* shares = scratch.take<float>(shared);
+  unsigned* arrived = arrivals(count);
+  if (failed()) return;
+  const auto go = [&](const Table<Graded>& table) {
+    launch(merge_grad_kernel, dim3(grid_size(table.blocks)), dim3(kElementBlock), 0, table, stack);
+  };
+  TableFiller<Graded, decltype(go)> tables(go);
+  for (int64_t i = 0; i < count; ++i) {
+    const RectifierGroupGrad g = p.group(i);
+    const int64_t blocks = divide_up(stacked * (g.in + g.out), kElementBlock);
+    tables.add({g.gmerged.data, g.a.data, g.b.data, g.gates.data, g.ga.data, g.gb.data,
+                g.ggates.data, shares, arrived + i, static_cast<int>(g.in),
+                static_cast<int>(g.out), static_cast<int>(blocks)},
+               blocks);
+    shares += g.b.size;
+  }
+  tables.flush();
 }
 
 int32_t merge_pack_destroy(void* plan) {

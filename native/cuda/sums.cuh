@@ -220,26 +220,35 @@ struct RangeSums {
   int64_t size;
 };
 
+// Chunk `chunk` of `chunks` of a segment, of `segments`, by a block.
 template <class Term>
-static __global__ void __launch_bounds__(kRangeThreads) range_sums_kernel(RangeSums<Term> a) {
+SPR2Q_DEVICE void range_sums_of_chunk(const RangeSums<Term>& a, int64_t chunk, int64_t chunks,
+                                      int64_t segment, int64_t segments) {
   constexpr int kOutputs = Term::kOutputs;
   Sum sums[kOutputs];
 #pragma unroll
   for (int o = 0; o < kOutputs; ++o) sums[o] = {0.0f, 0.0f};
-  const int64_t begin = blockIdx.x * kRangeElements;
+  const int64_t begin = chunk * kRangeElements;
   const int64_t end = begin + kRangeElements < a.size ? begin + kRangeElements : a.size;
   const auto state = a.term.start();
 #pragma unroll 4
   for (int64_t i = begin + threadIdx.x; i < end; i += kRangeThreads) {
-    a.term.add(state, blockIdx.y * a.size + i, sums);
+    a.term.add(state, segment * a.size + i, sums);
   }
-  const int64_t at = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+  const int64_t at = segment * chunks + chunk;
 #pragma unroll
   for (int o = 0; o < kOutputs; ++o) {
     const float total = block_sum<kRangeThreads>(value_of(sums[o]));
     if (threadIdx.x == 0) a.parts[at * kOutputs + o] = total;
   }
-  if (arrives_last(a.arrivals, gridDim.x * gridDim.y)) a.term.finish(a.parts, gridDim.x);
+  if (arrives_last(a.arrivals, static_cast<unsigned>(chunks * segments))) {
+    a.term.finish(a.parts, chunks);
+  }
+}
+
+template <class Term>
+static __global__ void __launch_bounds__(kRangeThreads) range_sums_kernel(RangeSums<Term> a) {
+  range_sums_of_chunk(a, blockIdx.x, gridDim.x, blockIdx.y, gridDim.y);
 }
 
 // `segments` ranges of `size` elements each.

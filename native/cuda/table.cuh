@@ -38,6 +38,12 @@ SPR2Q_DEVICE int entry_of_block(const Table<Entry>& table) {
   return low;
 }
 
+// Place of this thread among the values of entry `at`, of which a block takes one a thread.
+template <class Entry>
+SPR2Q_DEVICE int64_t place_in(const Table<Entry>& table, int at) {
+  return (static_cast<int64_t>(blockIdx.x) - table.first[at]) * kElementBlock + threadIdx.x;
+}
+
 // Collects entries and launches `go(table)` whenever a table is full, and at the end.
 template <class Entry, class Go>
 class TableFiller {

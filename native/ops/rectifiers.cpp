@@ -6,7 +6,7 @@
 namespace spr2q {
 namespace ops {
 
-void merge_rectifiers(const MergeRectifiers& p) {
+static void merge_group(const RectifierGroup& p) {
   for (int64_t o = 0; o < p.out; ++o) {
     for (int64_t i = 0; i < p.in; ++i) {
       double sum = p.weight.data[o * p.in + i];
@@ -22,7 +22,7 @@ void merge_rectifiers(const MergeRectifiers& p) {
   }
 }
 
-void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
+static void merge_group_grad(const RectifierGroupGrad& p) {
   for (int64_t e = 0; e < p.experts; ++e) {
     const float* a = p.a.data + e * p.rank * p.in;
     const float* b = p.b.data + e * p.out * p.rank;
@@ -47,6 +47,13 @@ void merge_rectifiers_grad(const MergeRectifiersGrad& p) {
     }
     p.ggates.data[e] = static_cast<float>(gate_gradient);
   }
+}
+
+void merge_rectifiers(const MergeRectifiers& a) {
+  for (int64_t i = 0; i < a.weight.size; ++i) merge_group(a.group(i));
+}
+void merge_rectifiers_grad(const MergeRectifiersGrad& a) {
+  for (int64_t i = 0; i < a.gmerged.size; ++i) merge_group_grad(a.group(i));
 }
 
 }  // namespace ops

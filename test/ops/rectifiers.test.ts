@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { native } from "../../lib/binding.ts";
 import { hasTestData } from "../data.ts";
 import {
+  bytesOf,
   dot,
   fastBackends,
   finiteDifferenceError,
@@ -44,8 +45,10 @@ function runAll(c: Case, shape: Shape) {
   const ga = guarded(c.a.length);
   const gb = guarded(c.b.length);
   const ggates = guarded(c.gates.length);
-  native().mergeRectifiers(c.weight, c.a, c.b, c.gates, merged, ...shape);
-  native().mergeRectifiersGrad(c.gmerged, c.a, c.b, c.gates, ga, gb, ggates, ...shape);
+  const [a, b, gates] = [[c.a], [c.b], [c.gates]];
+  const [experts, rank] = shape;
+  native().mergeRectifiers([c.weight], a, b, gates, [merged], experts, rank);
+  native().mergeRectifiersGrad([c.gmerged], a, b, gates, [ga], [gb], [ggates], experts, rank);
   return { merged, ga, gb, ggates };
 }
 
@@ -73,14 +76,47 @@ describe.each(fastBackends)("on %s", (backend) => {
 });
 
 describe.each(native().backends())("on %s", (backend) => {
+  test("700 groups in one call get the bits of each alone", () => {
+    const sides = [
+      [48, 48],
+      [24, 48],
+      [5, 1],
+      [1, 7],
+      [19, 23],
+    ] as const;
+    const cases = Array.from({ length: 700 }, (_, i) => makeCase([4, 2, ...sides[i % 5]], i));
+    const run = (size: number) =>
+      on(backend, () => {
+        const results: Float32Array<ArrayBuffer>[] = [];
+        for (let first = 0; first < cases.length; first += size) {
+          const some = cases.slice(first, first + size);
+          const like = (name: keyof Case) => some.map((c) => zeros(c[name].length));
+          const of = (name: keyof Case) => some.map((c) => c[name]);
+          const [merged, ga, gb, ggates] = [like("weight"), like("a"), like("b"), like("gates")];
+          const given = [of("a"), of("b"), of("gates")] as const;
+          native().mergeRectifiers(of("weight"), ...given, merged, 4, 2);
+          native().mergeRectifiersGrad(of("gmerged"), ...given, ga, gb, ggates, 4, 2);
+          some.forEach((_, i) => {
+            results.push(merged[i], ga[i], gb[i], ggates[i]);
+          });
+        }
+        return bytesOf(...results);
+      });
+    const together = run(700);
+    expect(together.equals(run(1))).toBe(true);
+    expect(together.some((byte) => byte !== 0)).toBe(true);
+  });
+
   test("no experts, or experts whose b is zero, leave the weight bit for bit", () => {
     const shape = [3, 4, 19, 23] as const;
     const c = makeCase(shape, 1);
     on(backend, () => {
       const merged = zeros(c.weight.length);
-      native().mergeRectifiers(c.weight, c.a, zeros(c.b.length), c.gates, merged, ...shape);
+      const b = zeros(c.b.length);
+      native().mergeRectifiers([c.weight], [c.a], [b], [c.gates], [merged], 3, 4);
       expect(merged).toEqual(c.weight);
-      native().mergeRectifiers(c.weight, zeros(0), zeros(0), zeros(0), merged, 0, 4, 19, 23);
+      merged.fill(77);
+      native().mergeRectifiers([c.weight], [zeros(0)], [zeros(0)], [zeros(0)], [merged], 0, 4);
       expect(merged).toEqual(c.weight);
     });
   });
@@ -120,7 +156,7 @@ test("gradients of the merge match central differences", () => {
     const { ga, gb, ggates } = runAll(c, shape);
     const merged = zeros(c.weight.length);
     const loss = () => {
-      native().mergeRectifiers(c.weight, c.a, c.b, c.gates, merged, ...shape);
+      native().mergeRectifiers([c.weight], [c.a], [c.b], [c.gates], [merged], 3, 2);
       return dot(merged, c.gmerged);
     };
     const all = (n: number) => Array.from({ length: n }, (_, i) => i);

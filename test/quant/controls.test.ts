@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { Graph } from "../../lib/autograd.ts";
 import { Router } from "../../lib/nn/routing.ts";
+import { mergedWeight } from "../../lib/quant/coded_weights.ts";
 import { policyFor } from "../../lib/quant/policy.ts";
 import { RECIPES } from "../../lib/quant/recipes.ts";
 import { gatesOf } from "../../lib/quant/rectifier.ts";
@@ -37,10 +38,10 @@ test("an untrained increment changes nothing, and a trained one is what the code
   const key = [...one.sites.increments.keys()][0];
   const weight = one.net.get(`${key}.weight`);
   const graph = new Graph("running");
-  expect(one.sites.mergedWeight(graph, key, weight).data).toEqual(weight.data);
+  expect(mergedWeight(graph, one.sites, key, weight).data).toEqual(weight.data);
   const { value } = one.sites.increments.get(key)!;
   value.data.set(random(value.size, 5));
-  const merged = one.sites.mergedWeight(graph, key, weight).data;
+  const merged = mergedWeight(graph, one.sites, key, weight).data;
   merged.forEach((sum, i) => {
     expect(sum).toBeCloseTo(weight.data[i] + value.data[i], 6);
   });
@@ -55,10 +56,10 @@ test("the gradient of an increment equals finite differences of the merged weigh
   value.data.set(random(value.size, 6));
   const wanted = random(value.size, 7);
   const graph = new Graph("recording");
-  graph.seed(sites.mergedWeight(graph, key, weight), wanted);
+  graph.seed(mergedWeight(graph, sites, key, weight), wanted);
   graph.backward();
   const loss = (): number => {
-    const { data } = sites.mergedWeight(new Graph("running"), key, weight);
+    const { data } = mergedWeight(new Graph("running"), sites, key, weight);
     return data.reduce((sum, w, i) => sum + w * wanted[i], 0);
   };
   const positions = [0, 1, 5, value.size - 1];

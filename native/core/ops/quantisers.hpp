@@ -62,6 +62,62 @@ struct QdqGrad {
   }
 };
 
+// Rows of a weight that has a pair of bounds for each of them.
+struct WeightRows {
+  int64_t rows, columns, granularity;
+};
+static inline WeightRows weight_rows(const F32& x, const F32& lower) {
+  return {lower.size, x.size / lower.size, lower.size == 1 ? kTensor : kRow};
+}
+
+// Codes and values of many weights, one for each place of the lists: weight x[i] has a row for every
+// pair of bounds of lower[i] and upper[i] (one pair: kTensor, else kRow), and `bits` as all of them.
+struct QuantizeWeights {
+  F32List x, lower, upper;
+  U8List codes;
+  F32List values;
+  int64_t bits;
+  SPR2Q_FIELDS(x, lower, upper, codes, values, bits)
+  Quantize quantize(int64_t i) const {
+    const WeightRows r = weight_rows(x[i], lower[i]);
+    return {x[i], lower[i], upper[i], codes[i], r.rows, r.columns, r.granularity, bits};
+  }
+  Dequantize dequantize(int64_t i) const {
+    const WeightRows r = weight_rows(x[i], lower[i]);
+    return {codes[i], lower[i], upper[i], values[i], r.rows, r.columns, r.granularity, bits};
+  }
+  const char* check() const {
+    SPR2Q_NEED(lower.size == x.size && upper.size == x.size);
+    SPR2Q_NEED(codes.size == x.size && values.size == x.size);
+    for (int64_t i = 0; i < x.size; ++i) {
+      SPR2Q_NEED(lower[i].size > 0 && x[i].size <= kMostListed);
+      if (const char* problem = quantize(i).check()) return problem;
+      if (const char* problem = dequantize(i).check()) return problem;
+    }
+    return nullptr;
+  }
+};
+// QdqGrad of each, given the gradients gy of the values.
+struct QuantizeWeightsGrad {
+  F32List x, lower, upper, gy, gx, glower, gupper;
+  int64_t bits;
+  SPR2Q_FIELDS(x, lower, upper, gy, gx, glower, gupper, bits)
+  QdqGrad weight(int64_t i) const {
+    const WeightRows r = weight_rows(x[i], lower[i]);
+    return {x[i],      lower[i],  upper[i], gy[i],     gx[i],         glower[i],
+            gupper[i], r.rows, r.columns, r.granularity, bits};
+  }
+  const char* check() const {
+    SPR2Q_NEED(lower.size == x.size && upper.size == x.size && gy.size == x.size);
+    SPR2Q_NEED(gx.size == x.size && glower.size == x.size && gupper.size == x.size);
+    for (int64_t i = 0; i < x.size; ++i) {
+      SPR2Q_NEED(lower[i].size > 0 && x[i].size <= kMostListed);
+      if (const char* problem = weight(i).check()) return problem;
+    }
+    return nullptr;
+  }
+};
+
 // DOBI: of the 100 ranges that shrink about the middle (lower = min + i d, upper = max - i d,
 // d = (max-min)/200), the one with the least squared error of Eq. 1, the widest on ties; one_sided:
 // lower = min, upper = max - i (max-min)/100. kTensor or kRow; kColumn: lower is GIVEN (offsets)
@@ -93,28 +149,65 @@ struct SeparateBounds {
   }
 };
 
-// merged(out,in) = weight + sum_i gates[i] b[i](out,rank) a[i](rank,in), i < experts (Eq. 9).
-struct MergeRectifiers {
+// One group of rectifiers and its gradients, as the two ops below take each.
+struct RectifierGroup {
   F32 weight, a, b, gates, merged;
   int64_t experts, rank, in, out;
-  SPR2Q_FIELDS(weight, a, b, gates, merged, experts, rank, in, out)
+};
+struct RectifierGroupGrad {
+  F32 gmerged, a, b, gates, ga, gb, ggates;
+  int64_t experts, rank, in, out;
+};
+// Columns of a group whose stacked a, or b, has `size` values.
+static inline int64_t group_side(int64_t size, int64_t experts, int64_t rank) {
+  return experts > 0 ? size / (experts * rank) : 0;
+}
+
+// For every group: merged(out,in) = weight + sum_i gates[i] b[i](out,rank) a[i](rank,in), i < experts
+// (Eq. 9). Groups have sides of their own, which follow from the sizes of a and b; no experts: a copy.
+struct MergeRectifiers {
+  F32List weight, a, b, gates, merged;
+  int64_t experts, rank;
+  SPR2Q_FIELDS(weight, a, b, gates, merged, experts, rank)
+  RectifierGroup group(int64_t i) const {
+    const int64_t in = experts > 0 ? group_side(a[i].size, experts, rank) : weight[i].size;
+    const int64_t out = experts > 0 ? group_side(b[i].size, experts, rank) : 1;
+    return {weight[i], a[i], b[i], gates[i], merged[i], experts, rank, in, out};
+  }
   const char* check() const {
-    SPR2Q_NEED(experts >= 0 && rank > 0 && in > 0 && out > 0);
-    SPR2Q_NEED(weight.size >= out * in && merged.size >= out * in && gates.size >= experts);
-    SPR2Q_NEED(a.size >= experts * rank * in && b.size >= experts * out * rank);
+    SPR2Q_NEED(experts >= 0 && rank > 0 && a.size == weight.size && b.size == weight.size);
+    SPR2Q_NEED(gates.size == weight.size && merged.size == weight.size);
+    for (int64_t i = 0; i < weight.size; ++i) {
+      const RectifierGroup g = group(i);
+      SPR2Q_NEED(g.in > 0 && g.out > 0 && g.in <= kMostListed && g.out <= kMostListed);
+      SPR2Q_NEED(holds(g.weight.size, g.out, g.in) && g.merged.size >= g.out * g.in);
+      SPR2Q_NEED(g.gates.size >= experts && g.out * g.in <= kMostListed);
+      SPR2Q_NEED(g.a.size <= kMostListed && g.b.size <= kMostListed);
+    }
     return nullptr;
   }
 };
-// ga = gates b^T gmerged, gb = gates gmerged a^T, ggates = <gmerged, b a> (Eq. 7 with its gate).
+// For every group: ga = gates b^T gmerged, gb = gates gmerged a^T, ggates = <gmerged, b a> (Eq. 7 with
+// its gate).
 struct MergeRectifiersGrad {
-  F32 gmerged, a, b, gates, ga, gb, ggates;
-  int64_t experts, rank, in, out;
-  SPR2Q_FIELDS(gmerged, a, b, gates, ga, gb, ggates, experts, rank, in, out)
+  F32List gmerged, a, b, gates, ga, gb, ggates;
+  int64_t experts, rank;
+  SPR2Q_FIELDS(gmerged, a, b, gates, ga, gb, ggates, experts, rank)
+  RectifierGroupGrad group(int64_t i) const {
+    return {gmerged[i], a[i], b[i], gates[i], ga[i], gb[i], ggates[i], experts, rank,
+            group_side(a[i].size, experts, rank), group_side(b[i].size, experts, rank)};
+  }
   const char* check() const {
-    SPR2Q_NEED(experts > 0 && rank > 0 && in > 0 && out > 0);
-    SPR2Q_NEED(gmerged.size >= out * in && gates.size >= experts && ggates.size >= experts);
-    SPR2Q_NEED(a.size >= experts * rank * in && b.size >= experts * out * rank);
-    SPR2Q_NEED(ga.size >= experts * rank * in && gb.size >= experts * out * rank);
+    SPR2Q_NEED(experts > 0 && rank > 0 && a.size == gmerged.size && b.size == gmerged.size);
+    SPR2Q_NEED(gates.size == gmerged.size && ga.size == gmerged.size);
+    SPR2Q_NEED(gb.size == gmerged.size && ggates.size == gmerged.size);
+    for (int64_t i = 0; i < gmerged.size; ++i) {
+      const RectifierGroupGrad g = group(i);
+      SPR2Q_NEED(g.in > 0 && g.out > 0 && holds(g.gmerged.size, g.out, g.in));
+      SPR2Q_NEED(g.gates.size >= experts && g.ggates.size >= experts);
+      SPR2Q_NEED(g.ga.size >= experts * rank * g.in && g.gb.size >= experts * g.out * rank);
+      SPR2Q_NEED(g.a.size <= kMostListed && g.b.size <= kMostListed);
+    }
     return nullptr;
   }
 };

@@ -201,23 +201,27 @@ struct PixelShuffleGrad {
 
 // y(rows,columns) = softmax of each row of x, in double: for the few logits of a gate.
 struct Softmax {
-  F32 x, y;
-  int64_t rows, columns;
-  SPR2Q_FIELDS(x, y, rows, columns)
+  F32List x, y;
+  int64_t columns;
+  SPR2Q_FIELDS(x, y, columns)
   const char* check() const {
-    SPR2Q_NEED(rows >= 0 && columns > 0);
-    SPR2Q_NEED(x.size >= rows * columns && y.size >= rows * columns);
+    SPR2Q_NEED(columns > 0 && x.size == y.size);
+    for (int64_t i = 0; i < x.size; ++i) {
+      SPR2Q_NEED(y[i].size >= x[i].size && x[i].size <= kMostListed);
+    }
     return nullptr;
   }
 };
-// gx = y (gy - sum y gy), given the result y.
+// gx = y (gy - sum y gy), given the results y, by the same rows.
 struct SoftmaxGrad {
-  F32 y, gy, gx;
-  int64_t rows, columns;
-  SPR2Q_FIELDS(y, gy, gx, rows, columns)
+  F32List y, gy, gx;
+  int64_t columns;
+  SPR2Q_FIELDS(y, gy, gx, columns)
   const char* check() const {
-    SPR2Q_NEED(rows >= 0 && columns > 0 && y.size >= rows * columns);
-    SPR2Q_NEED(gy.size >= rows * columns && gx.size >= rows * columns);
+    SPR2Q_NEED(columns > 0 && gy.size == y.size && gx.size == y.size);
+    for (int64_t i = 0; i < y.size; ++i) {
+      SPR2Q_NEED(gy[i].size >= y[i].size && gx[i].size >= y[i].size && y[i].size <= kMostListed);
+    }
     return nullptr;
   }
 };

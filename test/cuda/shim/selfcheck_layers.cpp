@@ -43,7 +43,7 @@ struct Layer {
         codes(static_cast<size_t>(out * in)) {}
 
   MergePackLayer task() {
-    const MergeRectifiers merge{view(weight), view(a), view(b), view(gates), {nullptr, 0},
+    const RectifierGroup merge{view(weight), view(a), view(b), view(gates), {nullptr, 0},
                                 experts,      rank,    in,      out};
     return {merge, view(lower), view(upper), view(x_lower), view(x_upper), view(bias),
             {joined.data(), static_cast<int64_t>(joined.size())}, 4, bits, x_granularity,
@@ -52,8 +52,9 @@ struct Layer {
 
   void one_by_one(const Backend& ops) {
     const U8 all = {codes.data(), static_cast<int64_t>(codes.size())};
-    ops.merge_rectifiers({view(weight), view(a), view(b), view(gates), view(merged), experts, rank,
-                          in, out});
+    const F32 lists[] = {view(weight), view(a), view(b), view(gates), view(merged)};
+    ops.merge_rectifiers({{lists, 1}, {lists + 1, 1}, {lists + 2, 1}, {lists + 3, 1},
+                          {lists + 4, 1}, experts, rank});
     ops.quantize({view(merged), view(lower), view(upper), all, out, in, weight_granularity, bits});
     ops.pack_coded_linear({all, view(x_lower), view(x_upper), view(lower), view(upper), view(bias),
                            {apart.data(), static_cast<int64_t>(apart.size())}, in, out, 4, bits,

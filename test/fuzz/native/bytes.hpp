@@ -104,10 +104,13 @@ class Fields {
   void take(F32& view) { add(&view.data, &view.size, 4); }
   void take(I32& view) { add(&view.data, &view.size, 4); }
   void take(U8& view) { add(&view.data, &view.size, 1); }
-  void take(F32List& list) {
-    lists_.emplace_back(static_cast<size_t>(bytes_.below(4)));
-    for (F32& view : lists_.back()) take(view);
-    list = {lists_.back().data(), static_cast<int64_t>(lists_.back().size())};
+  void take(F32List& list) { take(list, lists_); }
+  void take(U8List& list) { take(list, byte_lists_); }
+  template <class List, class View>
+  void take(List& list, std::deque<std::vector<View>>& lists) {
+    lists.emplace_back(static_cast<size_t>(bytes_.below(4)));
+    for (View& view : lists.back()) take(view);
+    list = {lists.back().data(), static_cast<int64_t>(lists.back().size())};
   }
   void take(Numbers& numbers) {
     numbers_.emplace_back(static_cast<size_t>(bytes_.below(4)));
@@ -125,6 +128,7 @@ class Fields {
   }
   Bytes& bytes_;
   std::deque<std::vector<F32>> lists_;  // where the lists of the struct lie
+  std::deque<std::vector<U8>> byte_lists_;
   std::deque<std::vector<double>> numbers_;
 };
 

@@ -114,6 +114,7 @@ class ListMaker {
       maker.list_.push_back(number);
     }
     void put(F32List&) { maker.push(0); }  // refused wherever it stands
+    void put(U8List&) { maker.push(0); }
     void put(Numbers&) { maker.push(0); }
     template <class View>
     void put(View& view) {
