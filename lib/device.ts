@@ -124,6 +124,11 @@ export class DeviceMemory extends Memory {
     return native().deviceCounters().peak;
   }
 
+  /** Half of the GPU's: the rest holds leaves, their moments and the allocator's spare blocks. */
+  override get tapeBytes(): number {
+    return describeCuda().devices[0].memoryBytes / 2;
+  }
+
   override floats(buffer: ArrayBuffer, length: number): F32 {
     return view("f32", buffer, length) as unknown as F32;
   }

@@ -82,6 +82,11 @@ export class Memory {
   get peakBytes(): number {
     return this.#peak;
   }
+
+  /** Bytes that a training step may keep for its backward half. */
+  get tapeBytes(): number {
+    return 4e9;
+  }
 }
 
 /** A float tensor of its own, outside every pool (weights, optimiser state). */

@@ -14,13 +14,13 @@ export interface Losses {
   readonly feature: number;
 }
 
-/** Tokens of a batch above which layers are recomputed in backward instead of kept (4 GB). */
-const RECOMPUTE_TOKENS = 12_000;
+/** What a step keeps for each token of its batch, spare blocks included (165 KB are in use). */
+const TOKEN_BYTES = 4e9 / 12_000;
 
 /**
  * Losses on LR patches `low` (batch, h, w, 3). With `learn`, gradients end up in the student's
  * leaves. `seed` keys the routing noise, which teacher and student share. Layers of batches of more
- * than `keptTokens` tokens are made again in backward.
+ * than `keptTokens` tokens are made again in backward, to the same bits.
  */
 export function distill(
   memory: Memory,
@@ -30,7 +30,7 @@ export function distill(
   featureWeight: number,
   seed: number,
   learn: boolean,
-  keptTokens = RECOMPUTE_TOKENS,
+  keptTokens = memory.tapeBytes / TOKEN_BYTES,
 ): Losses {
   const recompute = low.size / 3 > keptTokens;
   const graph = new Graph(learn ? "recording" : "running", memory, recompute);

@@ -110,6 +110,22 @@ describe.skipIf(!hostMemory || code !== "OK")("the tape on the shim (npm run tes
     },
   );
 
+  test("layers are made again in backward where the memory holds less than the batch needs", () => {
+    class Small extends DeviceMemory {
+      override get tapeBytes(): number {
+        return 1e6;
+      }
+    }
+    const host = studentOf(tinyNet(), "best", 4, "best");
+    const launches = (memory: DeviceMemory): number => {
+      const [teacher, student] = [tinyNet().on(memory), placed(host, memory)];
+      const before = native().deviceCounters().launches;
+      distill(memory, teacher, student, pictures(2, 16, 1), 1, 1, true);
+      return native().deviceCounters().launches - before;
+    };
+    expect(launches(new Small())).toBeGreaterThan(launches(new DeviceMemory()));
+  });
+
   test("steps reuse memory, copy one input and one list of losses, and repeat to the bit", () => {
     const host = studentOf(tinyNet(), "best", 4, "best");
     const run = (recompute: boolean) => {
