@@ -57,9 +57,13 @@ async function drain(
   run: AsyncGenerator<TrainEvent, QuantizeResult>,
   each: (event: TrainEvent) => void | Promise<void>,
 ): Promise<QuantizeResult> {
-  let step = await run.next();
-  for (; !step.done; step = await run.next()) await each(step.value);
-  return step.value;
+  try {
+    let step = await run.next();
+    for (; !step.done; step = await run.next()) await each(step.value);
+    return step.value;
+  } finally {
+    await run.return(undefined as never); // where `each` threw it still holds its log
+  }
 }
 
 /** Where a cell is quantised. */

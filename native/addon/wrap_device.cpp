@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../core/device_heap.hpp"
+#include "args.hpp"
 
 namespace spr2q {
 namespace {
@@ -22,8 +23,11 @@ DeviceHeap& heap_of(const Napi::Env& env, const char* function) {
   throw Napi::Error::New(env, std::string(function) + ": " + (failure.empty() ? fallback : failure));
 }
 
+// Null, which is nobody's, for what is no address.
 void* address_of(const Napi::Value& value) {
-  return reinterpret_cast<void*>(static_cast<uintptr_t>(value.ToNumber().DoubleValue()));
+  const double address = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0;
+  if (!(address >= 0 && address <= kMostWhole)) return nullptr;
+  return reinterpret_cast<void*>(static_cast<uintptr_t>(address));
 }
 
 constexpr const char* kForeign = "that is no memory of the GPU in use";
@@ -44,7 +48,7 @@ Napi::Value close_device(const Napi::CallbackInfo& info) {
 
 Napi::Value device_take(const Napi::CallbackInfo& info) {
   DeviceHeap& heap = heap_of(info.Env(), "deviceTake");
-  void* data = heap.take(info[0].ToNumber().Int64Value());
+  void* data = heap.take(whole_number(info[0], "deviceTake: bytes", 0, kMostWhole));
   if (!data) refuse(info.Env(), "deviceTake", "no memory");
   return Napi::Number::New(info.Env(), static_cast<double>(reinterpret_cast<uintptr_t>(data)));
 }
@@ -79,7 +83,7 @@ Napi::Value device_download(const Napi::CallbackInfo& info) {
 Napi::Value device_copy(const Napi::CallbackInfo& info) {
   DeviceHeap& heap = heap_of(info.Env(), "deviceCopy");
   void *to = address_of(info[0]), *from = address_of(info[1]);
-  const int64_t bytes = info[2].ToNumber().Int64Value();
+  const int64_t bytes = whole_number(info[2], "deviceCopy: bytes", 0, kMostWhole);
   if (!heap.holds(to, bytes) || !heap.holds(from, bytes) || !heap.copy(to, from, bytes)) {
     refuse(info.Env(), "deviceCopy", kForeign);
   }

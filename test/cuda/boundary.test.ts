@@ -80,4 +80,23 @@ describe.skipIf(!hostMemory || code !== "OK")("arguments on the shim (npm run te
     expect(() => n.runDevicePlanOn(plan, from, to, 0)).toThrow(disposed);
     expect(() => n.releaseDevicePlan(null as never)).toThrow(refused(/takes a device plan/));
   });
+
+  test("sizes of memory that are none, and more than there is", () => {
+    const n = native();
+    const take = n.deviceTake as (bytes: unknown) => number;
+    const before = n.deviceCounters();
+    for (const bytes of [-1, 0.5, Number.NaN, 1e300, "64", null]) {
+      expect(() => take(bytes)).toThrow(refused(/deviceTake: bytes/));
+    }
+    expect(() => take(2 ** 52)).toThrow(/ERR_CUDA_OUT_OF_MEMORY/);
+    expect(n.deviceCounters()).toEqual(before);
+    const place = take(64);
+    for (const address of [Number.NaN, -1, 2 ** 60, "0", null]) {
+      expect(() => n.deviceGive(address as number)).toThrow(/no memory of the GPU/);
+    }
+    for (const bytes of [-1, 0.5, Number.NaN, 1e300]) {
+      expect(() => n.deviceCopy(place, place, bytes)).toThrow(refused(/deviceCopy: bytes/));
+    }
+    n.deviceGive(place);
+  });
 });

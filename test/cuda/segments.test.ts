@@ -10,13 +10,16 @@ import { encode } from "../../lib/infer/encode.ts";
 import { Plan } from "../../lib/infer/plan.ts";
 import { deviceTarget } from "../../lib/infer/target.ts";
 import { readSafetensors } from "../../lib/io/safetensors.ts";
+import type { Network } from "../../lib/models/network.ts";
+import { SWINIR } from "../../lib/models/swinir.ts";
 import { packStudent, unpackModel } from "../../lib/quant/pack.ts";
 import { policyFor } from "../../lib/quant/policy.ts";
 import { RECIPES } from "../../lib/quant/recipes.ts";
-import { createStudent } from "../../lib/quant/student.ts";
+import { createStudent, type Student } from "../../lib/quant/student.ts";
 import { Memory } from "../../lib/tensor.ts";
 import { random } from "../ops/harness.ts";
-import { pictures, tinyNet, tinySwin } from "../tiny_net.ts";
+import { initialise } from "../../lib/train/pretrain.ts";
+import { pictures, TINY_SWIN, tinyNet, tinySwin } from "../tiny_net.ts";
 
 const { code, hostMemory } = describeCuda();
 
@@ -98,6 +101,16 @@ function onDevice(calls: TracedCall[], x: F32, y: F32, fused: boolean): [F32, nu
   return [result, (launches - 1) / 2]; // run, then recorded; and the cell of the noise
 }
 
+/** `net` with packed weights of 4 bits, as a file would give it. */
+function packed(net: Network): Student {
+  const policy = policyFor("best", 4);
+  const patches = pictures(1, 2 * net.config.window, 3);
+  const shape = { experts: 0, rank: 0 };
+  const student = createStudent(new Memory(), net, policy, RECIPES.best, shape, patches, 0);
+  const { tensors, metadata } = readSafetensors(packStudent(student, {}), "packed");
+  return unpackModel(tensors, metadata, "packed");
+}
+
 describe.skipIf(!hostMemory || code !== "OK")("segments on the shim (npm run test:cuda)", () => {
   // 64 rows a block: less than one, one, and two with a rest.
   test.each([
@@ -122,12 +135,7 @@ describe.skipIf(!hostMemory || code !== "OK")("segments on the shim (npm run tes
     ["MambaIRv2", tinyNet],
     ["SwinIR", tinySwin],
   ])("a packed %s launches what its steps are", (_, make) => {
-    const policy = policyFor("best", 4);
-    const patches = pictures(1, 16, 3);
-    const shape = { experts: 0, rank: 0 };
-    const student = createStudent(new Memory(), make(), policy, RECIPES.best, shape, patches, 0);
-    const { tensors, metadata } = readSafetensors(packStudent(student, {}), "packed");
-    const { net, sites } = unpackModel(tensors, metadata, "packed");
+    const { net, sites } = packed(make());
     const routing = { mode: "sampled", seed: 5 } as const;
     const plan = new Plan(net, sites, 16, 16, routing, true, "cuda");
     const graph = new Graph("running", new DeviceMemory());
@@ -144,5 +152,16 @@ describe.skipIf(!hostMemory || code !== "OK")("segments on the shim (npm run tes
       expect(steps.every((names) => names[0] === reader && names.length > 1)).toBe(true);
     }
     graph.dispose();
+  });
+
+  test("windows of 144 tokens, which a block takes 64 at a time: the pixels of the calls alone", async () => {
+    const { net, sites } = packed(initialise(SWINIR, { ...TINY_SWIN, window: 12 }, 1));
+    const image = random(36 * 24 * 3, 9, 0, 1);
+    const routing = { mode: "argmax", seed: 0 } as const;
+    const [joined, alone] = [true, false].map(
+      (fused) => new Plan(net, sites, 36, 24, routing, fused, "cuda"),
+    );
+    expect(joined.steps.some((step) => /^codedWindowAttention[+]/.test(step))).toBe(true);
+    expect(await joined.run(image)).toEqual(await alone.run(image));
   });
 });

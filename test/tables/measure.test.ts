@@ -1,5 +1,5 @@
 /** Filling cells: what is written, what a second run keeps, and what a stopped one loses. */
-import { mkdir, mkdtemp, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, readlink, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
@@ -25,6 +25,13 @@ async function picturesInto(dir: string, count: number, side: number): Promise<v
     const image = fromRgbFloat(pictures(1, side, 40 + i).data, side, side, 8);
     await writeFile(join(dir, `${i}.png`), encodePng(image));
   }
+}
+
+/** Files below `folder` that this process holds open, where the system tells. */
+async function openFiles(folder: string): Promise<string[]> {
+  const fds = await readdir("/proc/self/fd").catch(() => []);
+  const paths = fds.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => ""));
+  return (await Promise.all(paths)).filter((path) => path.startsWith(folder));
 }
 
 beforeAll(async () => {
@@ -146,6 +153,7 @@ test("a run that is killed goes on with the seconds that it had cost by its last
     },
   };
   await expect(fill(table(SPR2Q), killed)).rejects.toThrow("killed");
+  expect(await openFiles(at.models)).toEqual([]); // the run was ended, not left alone
   const [folder] = await readdir(at.models);
   const path = join(at.models, folder, "spent.json");
   const spent = JSON.parse(await readFile(path, "utf8"));
