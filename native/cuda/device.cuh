@@ -34,7 +34,8 @@ inline void launch(void (*kernel)(Params...), dim3 grid, dim3 block, int64_t sha
   if (failed() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   if (shared > kPlainSharedBytes) allow_shared(reinterpret_cast<const void*>(kernel), shared);
 #if defined(SPR2Q_CUDA_SHIM)
-  shim::launch(current_stream(), grid, block, shared, [=] { kernel(Params(args)...); });
+  shim::launch(current_stream(), reinterpret_cast<const void*>(kernel), grid, block, shared,
+               [=] { kernel(Params(args)...); });
 #else
   kernel<<<grid, block, static_cast<size_t>(shared), current_stream()>>>(Params(args)...);
 #endif

@@ -311,10 +311,18 @@ void check_launch() {
   checked(cudaGetLastError(), "kernel launch");
 }
 
+// The limit belongs to the kernel, for all threads and all that is recorded: it only ever rises.
 void allow_shared(const void* kernel, int64_t bytes) {
-  checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(bytes)),
-          "shared memory of a kernel");
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, int64_t> allowed;
+  int device = 0;
+  cudaGetDevice(&device);
+  const std::lock_guard<std::mutex> lock(mutex);
+  int64_t& most = allowed[{device, kernel}];
+  if (bytes <= most) return;
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (checked(error, "shared memory of a kernel") == kCudaOk) most = bytes;
 }
 
 Scratch::Scratch() { pool().enter(); }

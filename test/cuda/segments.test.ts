@@ -85,6 +85,27 @@ function everyOp(rows: number, x: F32, y: F32, bits: number): TracedCall[] {
   return calls;
 }
 
+/** Two layers of the same kernel, of which the second needs less shared memory. */
+function wideThenNarrow(rows: number, x: F32, y: F32): TracedCall[] {
+  const g = new Graph("tracing");
+  const codes = g.bytes(rows * COLUMNS);
+  const bounds = [Float32Array.of(-2), Float32Array.of(2)] as const;
+  const calls: TracedCall[] = [
+    { op: "quantize", operands: [x, ...bounds, codes, rows, COLUMNS, 0, 4] },
+  ];
+  const ends = [256, 128].map((out) => {
+    const [values, end] = [g.floats(rows * out), g.floats(rows * 4)];
+    const none = [null, null, null, null, null, null, null, null];
+    const sizes = [rows, COLUMNS, out, 4, 4, 0, out, 0, 0, 0, 0, 0, 0, 1];
+    const operands = [codes, packedLayer(out, 4), null, null, null, values, ...none, ...sizes];
+    calls.push({ op: "fusedCodedLinear", operands });
+    calls.push({ op: "sliceColumns", operands: [values, end, rows, out, out - 4, 4] });
+    return end;
+  });
+  calls.push({ op: "add", operands: [...ends, y, rows * 4] });
+  return calls;
+}
+
 /** The result on the GPU, and kernels of one run. */
 function onDevice(calls: TracedCall[], x: F32, y: F32, fused: boolean): [F32, number] {
   const { code: list, constants, arenaBytes } = encode(calls, x, y, fused, 0, deviceTarget());
@@ -129,6 +150,16 @@ describe.skipIf(!hostMemory || code !== "OK")("segments on the shim (npm run tes
     expect(many).toBe(calls.length);
     expect(few).toBe(Math.ceil(calls.length / MOST_JOINED));
     expect(onDevice(calls, x, y, true)[0]).toEqual(joined);
+  });
+
+  // The runtime may look at a kernel's limit again when the graph is made of what was recorded.
+  test("a layer that needs little shared memory takes none from a recorded one", () => {
+    const x = random(70 * COLUMNS, 1, -2, 2);
+    const y = new Float32Array(70 * 4);
+    const calls = wideThenNarrow(70, x, y);
+    const [alone] = onDevice(calls, x, y, false);
+    expect(alone.every(Number.isFinite)).toBe(true);
+    expect(onDevice(calls, x, y, true)[0]).toEqual(alone);
   });
 
   test.each([

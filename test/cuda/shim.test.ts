@@ -23,6 +23,14 @@ describe.skipIf(library === "")("the host shim (npm run test:cuda sets SPR2Q_CUD
     expect(status).toBe(0);
   });
 
+  test("a vector load between two vectors ends the process, as a GPU would end the context", () => {
+    const check = join(dirname(library), "selfcheck");
+    const { status, stdout, stderr } = spawnSync(check, ["misaligned"], { encoding: "utf8" });
+    expect(stderr).toMatch(/misaligned address .*float4/);
+    expect(stdout).toBe("");
+    expect(status).not.toBe(0);
+  });
+
   test("what a kernel cannot do is a coded error, and the next call is unaffected", () => {
     const order = Int32Array.of(7);
     on("cuda-shim", () => {

@@ -54,8 +54,9 @@ namespace shim {
 struct Stream;
 struct Event;
 struct Graph;
-// Queues a kernel, or records it where the stream is capturing.
-void launch(Stream* stream, dim3 grid, dim3 block, int64_t shared, std::function<void()> kernel);
+// Queues a kernel, or records it where the stream is capturing. `body` is a thread of it.
+void launch(Stream* stream, const void* kernel, dim3 grid, dim3 block, int64_t shared,
+            std::function<void()> body);
 }  // namespace shim
 
 using cudaStream_t = shim::Stream*;

@@ -25,15 +25,26 @@ namespace shim {
 
 using Work = std::function<void()>;
 
+// What a kernel was launched with beyond its closure; none for other work.
+struct Shared {
+  const void* kernel = nullptr;
+  int64_t bytes = 0;
+};
+struct Recorded {
+  Work work;
+  Shared shared;
+};
+
 struct Stream {
-  std::vector<Work> queued, recorded;
+  std::vector<Work> queued;
+  std::vector<Recorded> recorded;
   bool capturing = false;
 };
 struct Event {
   double milliseconds = 0;
 };
 struct Graph {
-  std::vector<Work> work;
+  std::vector<Recorded> work;
 };
 
 namespace {
@@ -122,12 +133,41 @@ cudaError_t outcome(const char* call) {
   return last = fault->second.error;
 }
 
+int architecture() { return static_cast<int>(number("SPR2Q_SHIM_ARCH", 89)); }
+
+// Dynamic shared memory that a kernel may ask for: what cudaFuncSetAttribute() allowed it, of at most
+// what a block of the architecture can have (CUDA's table of compute capabilities).
+constexpr int64_t kUnasked = 48 << 10;
+std::map<const void*, int64_t> allowed;
+
+int64_t most_shared() {
+  switch (architecture()) {
+    case 80:
+    case 87: return 163 << 10;
+    case 90:
+    case 100: return 227 << 10;
+    default: return 99 << 10;  // 86, 89, 120
+  }
+}
+bool fits(const Shared& shared) {
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  const auto found = allowed.find(shared.kernel);
+  return shared.bytes <= (found == allowed.end() ? kUnasked : found->second);
+}
+// Asked again of what was recorded: a limit that was lowered in between must not matter.
+bool all_fit(const Graph& graph) {
+  for (const Recorded& one : graph.work) {
+    if (!fits(one.shared)) return false;
+  }
+  return true;
+}
+
 // Queues (or runs, or records) work on a stream.
-void queue(Stream* stream, Work work) {
+void queue(Stream* stream, Work work, Shared shared = {}) {
   const std::lock_guard<std::recursive_mutex> lock(everything);
   static const bool deferred = number("SPR2Q_SHIM_DEFER", 0) != 0;
   Stream& at = stream ? *stream : default_stream;
-  if (at.capturing) at.recorded.push_back(std::move(work));
+  if (at.capturing) at.recorded.push_back({std::move(work), shared});
   else if (deferred) at.queued.push_back(std::move(work));
   else work();
 }
@@ -152,12 +192,18 @@ size_t memory_of_device() {
 
 }  // namespace
 
-void launch(Stream* stream, dim3 grid, dim3 block, int64_t shared, Work kernel) {
+void launch(Stream* stream, const void* kernel, dim3 grid, dim3 block, int64_t shared, Work body) {
   if (outcome("launch") != cudaSuccess) return;
-  queue(stream, [=] {
-    const char* problem = run(grid, block, shared, kernel);
+  const Shared wanted = {kernel, shared};
+  if (!fits(wanted)) {
+    last = cudaErrorInvalidValue;
+    return;
+  }
+  const auto work = [=] {
+    const char* problem = run(grid, block, shared, body);
     if (problem) spr2q::cuda::fail(spr2q::kCudaLaunchFailed, problem);
-  });
+  };
+  queue(stream, work, wanted);
 }
 
 }  // namespace shim
@@ -171,7 +217,9 @@ const char* cudaGetErrorName(cudaError_t error) {
   return "cudaErrorUnknown";
 }
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorMemoryAllocation ? "out of memory" : "as the shim was told";
+  return error == cudaErrorMemoryAllocation ? "out of memory"
+         : error == cudaErrorInvalidValue   ? "a value is out of range"
+                                            : "as the shim was told";
 }
 cudaError_t cudaGetLastError() {
   const cudaError_t error = lost != cudaSuccess ? lost : last;
@@ -199,18 +247,16 @@ cudaError_t cudaSetDevice(int device) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return cudaErrorInvalidDevice;
-  const int architecture = static_cast<int>(number("SPR2Q_SHIM_ARCH", 89));
   std::memset(properties, 0, sizeof *properties);
   std::snprintf(properties->name, sizeof properties->name, "host shim");
-  properties->major = architecture / 10;
-  properties->minor = architecture % 10;
+  properties->major = architecture() / 10;
+  properties->minor = architecture() % 10;
   properties->multiProcessorCount = 1;
   properties->totalGlobalMem = memory_of_device();
   return outcome("cudaGetDeviceProperties");
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const int architecture = static_cast<int>(number("SPR2Q_SHIM_ARCH", 89));
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? architecture / 10 : architecture % 10;
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? architecture() / 10 : architecture() % 10;
   return outcome("cudaDeviceGetAttribute");
 }
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
@@ -267,8 +313,13 @@ cudaError_t cudaMemsetAsync(void* data, int byte, size_t bytes, cudaStream_t str
   if (error == cudaSuccess) queue(stream, [=] { std::memset(data, byte, bytes); });
   return error;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
-  return outcome("cudaFuncSetAttribute");
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  const cudaError_t error = outcome("cudaFuncSetAttribute");
+  if (error != cudaSuccess) return error;
+  if (value < 0 || value > most_shared()) return last = cudaErrorInvalidValue;
+  const std::lock_guard<std::recursive_mutex> lock(everything);
+  allowed[kernel] = value;
+  return cudaSuccess;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -316,6 +367,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
   *ready = nullptr;
   const cudaError_t error = outcome("cudaGraphInstantiate");
+  if (error == cudaSuccess && !all_fit(*graph)) return last = cudaErrorInvalidValue;
   if (error == cudaSuccess) *ready = new Graph(*graph);
   return error;
 }
@@ -326,7 +378,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   const cudaError_t error = outcome("cudaGraphLaunch");
   if (error != cudaSuccess) return error;
-  for (const Work& work : graph->work) queue(stream, work);
+  if (!all_fit(*graph)) return last = cudaErrorInvalidValue;
+  for (const Recorded& one : graph->work) queue(stream, one.work, one.shared);
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {

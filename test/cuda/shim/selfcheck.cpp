@@ -94,9 +94,22 @@ void check_shuffles() {
   expect(good, "shuffles, ballot and match move what CUDA says they move");
 }
 
+// Loads four floats from an address that is no multiple of 16 bytes: the process must not survive.
+void load_misaligned() {
+  alignas(16) float values[8] = {};
+  float* volatile from = values + 1;
+  float4 four = {};
+  shim::run(dim3(1), dim3(32), 0, [&] { four = *reinterpret_cast<const float4*>(from); });
+  std::printf("%g read from between two pieces\n", static_cast<double>(four.x));
+}
+
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+  if (count > 1 && std::string(arguments[1]) == "misaligned") {
+    load_misaligned();
+    return 0;
+  }
   check_barriers();
   check_shuffles();
   check_mma();
