@@ -36,8 +36,13 @@ SPR2Q_DEVICE void raise(unsigned* flag) {
 
 // For one thread, or for each its own flags: arrived() follows, for all of the block.
 SPR2Q_DEVICE void wait_for(const unsigned* flag) {
+#if defined(SPR2Q_CUDA_SHIM)
+  // Blocks run one after the other there: what has not come by now never does.
+  if (*flag == 0) shim::trap("a block waits for one that is not under way");
+#else
   while (*static_cast<const volatile unsigned*>(flag) == 0) {
   }
+#endif
 }
 SPR2Q_DEVICE void arrived() {
   __syncthreads();

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "shim.hpp"
+#include "tickets.cuh"
 
 static int failures = 0;
 
@@ -35,6 +35,31 @@ bool reverses(bool with_barrier) {
     if (out[static_cast<size_t>(i)] != 255 - i) return false;
   }
   return !problem;
+}
+
+// Blocks that each wait for the flag `ahead` tickets on: the problem, or null; `left`: what lies in the
+// counters and flags afterwards.
+const char* wait_in_turn(int ahead, unsigned& left) {
+  constexpr int kBlocks = 5;
+  unsigned all[kBlocks + 2] = {};
+  const spr2q::cuda::Tickets tickets{all, all + 1, all + 2, kBlocks + 2};
+  const char* problem = shim::run(dim3(kBlocks), dim3(64), 0, [&] {
+    const int wanted = static_cast<int>(spr2q::cuda::take_ticket(tickets)) + ahead;
+    const bool waits = wanted >= 0 && wanted < kBlocks;
+    if (threadIdx.x == 0 && waits) spr2q::cuda::wait_for(tickets.flags + wanted);
+    spr2q::cuda::arrived();
+    spr2q::cuda::raise(tickets.flags + wanted - ahead);
+    spr2q::cuda::put_back(tickets);
+  });
+  left = 0;
+  for (unsigned value : all) left += value;
+  return problem;
+}
+
+void check_tickets() {
+  unsigned left = 1;
+  expect(!wait_in_turn(-1, left) && left == 0, "blocks wait for lower tickets, and leave zeros");
+  expect(mentions(wait_in_turn(1, left), "waits for"), "a block that waits for a higher one is reported");
 }
 
 void check_barriers() {
@@ -111,6 +136,7 @@ int main(int count, char** arguments) {
     return 0;
   }
   check_barriers();
+  check_tickets();
   check_shuffles();
   check_mma();
   check_layers();
