@@ -108,8 +108,9 @@ export interface NativeBinding {
     seconds: Float64Array | null, noiseTile: number,
     onProgress: ((done: number) => void) | null): Promise<boolean>;
   /**
-   * As createPlan, on the GPU, without segments; throws "ERR_CUDA_...". Its constants are uploaded
-   * once; its calls are recorded into a graph at the first run.
+   * As createPlan, on the GPU, where a segment is one kernel and has no memory for tiles; throws
+   * "ERR_CUDA_...". Its constants are uploaded once; its calls are recorded into a graph at the
+   * first run.
    */
   createDevicePlan(
     code: Float64Array, constants: readonly (F32 | U8 | I32)[], arenaBytes: number,

@@ -35,6 +35,52 @@ inline int64_t whole_number(const Napi::Value& value, const char* what, double l
   return static_cast<int64_t>(number);
 }
 
+constexpr double kMostWhole = 9007199254740991.0;  // 2^53 - 1: JavaScript's safe integers
+
+// True for a list of calls, as plans are made of.
+inline bool is_list_of_calls(const Napi::Value& value) {
+  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
+}
+
+// An array that a run works on while JavaScript goes on: null for null, else of `wanted` type with at
+// least `least` elements, and over memory that stays where it is.
+inline void* lent(const Napi::Value& value, napi_typedarray_type wanted, int64_t least,
+                  const char* function, const char* what) {
+  if (value.IsNull() || value.IsUndefined()) return nullptr;
+  const Napi::Env env = value.Env();
+  const auto refuse = [&](const char* why) {
+    return coded_error(env, "ERR_ARGUMENT", std::string(function) + ": " + what + " " + why);
+  };
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
+  napi_value buffer;
+  if (!value.IsTypedArray() ||
+      napi_get_typedarray_info(env, value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
+      type != wanted) {
+    throw refuse("is another kind of array");
+  }
+  if (static_cast<int64_t>(length) < least) throw refuse("is smaller than the plan's");
+  const Napi::Object owner(env, buffer);
+  for (const char* movable : {"resizable", "growable"}) {
+    if (owner.Get(movable).ToBoolean()) throw refuse("lies in a buffer that may change its size");
+  }
+  return data;
+}
+
+// `count` elements of T at a place on the GPU, or null where no block that is handed out has them there.
+template <class T>
+T* placed_on_device(double address, double count) {
+  constexpr double kMost = kMostWhole / sizeof(T);
+  const auto whole = [](double n, double most) { return n >= 0 && n <= most && n == std::floor(n); };
+  if (!whole(address, kMostWhole) || !whole(count, kMost)) return nullptr;
+  const auto place = static_cast<uintptr_t>(address);
+  T* data = reinterpret_cast<T*>(place);
+  const int64_t bytes = static_cast<int64_t>(count) * static_cast<int64_t>(sizeof(T));
+  const bool held = place % sizeof(T) == 0 && device_heap() && device_heap()->holds(data, bytes);
+  return held ? data : nullptr;
+}
+
 inline std::string text_of(const Napi::Value& value, const char* what) {
   if (!value.IsString()) throw coded_error(value.Env(), "ERR_ARGUMENT", std::string(what) + " must be text");
   return value.As<Napi::String>();
@@ -113,7 +159,7 @@ class ArgumentReader {
   void read(size_t i, int64_t& number) {
     double value = 0;
     read(i, value);
-    if (!(std::fabs(value) <= 9007199254740991.0) || value != std::floor(value)) {
+    if (!(std::fabs(value) <= kMostWhole) || value != std::floor(value)) {
       fail(name(i) + " must be an integer");
     }
     number = static_cast<int64_t>(value);
@@ -152,13 +198,10 @@ class ArgumentReader {
   // A tensor on the GPU: (address, elements, bytes an element) of a block that is handed out.
   template <class T>
   void placed(size_t i, const double* place, size_t length, T*& data, int64_t& size) {
-    const DeviceHeap* heap = device_heap();
     if (length != 3 || place[2] != sizeof(T)) fail(name(i) + " is no tensor of its kind on the GPU");
-    data = reinterpret_cast<T*>(static_cast<uintptr_t>(place[0]));
+    data = placed_on_device<T>(place[0], place[1]);
+    if (!data) fail(name(i) + " names memory of the GPU that is not in use");
     size = static_cast<int64_t>(place[1]);
-    if (!heap || !heap->holds(data, size * static_cast<int64_t>(sizeof(T)))) {
-      fail(name(i) + " names memory of the GPU that is not in use");
-    }
   }
 
   // The i-th of the comma-separated names.

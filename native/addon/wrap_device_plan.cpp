@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "../core/cuda_library.hpp"
-#include "../core/device_heap.hpp"
+#include "args.hpp"
 #include "env.hpp"
 #include "wrap_device.hpp"
 
@@ -49,10 +49,11 @@ const char* code_of(int32_t code) {
 
 Napi::Value create_device_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 5 || !info[0].IsTypedArray() || !info[1].IsArray()) {
-    throw Napi::TypeError::New(
-        env, "createDevicePlan: takes (code, constants, arenaBytes, inputs, outputs)");
+  if (info.Length() < 5 || !is_list_of_calls(info[0]) || !info[1].IsArray()) {
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "createDevicePlan: takes (code, constants, arenaBytes, inputs, outputs)");
   }
+  const int64_t arena = whole_number(info[2], "createDevicePlan: arenaBytes", 0, kMostWhole);
   const CudaModule* module = usable_cuda_module();
   if (!module) {
     throw Napi::Error::New(env, "createDevicePlan: ERR_CUDA_NO_LIBRARY: no usable CUDA library was opened");
@@ -66,12 +67,12 @@ Napi::Value create_device_plan(const Napi::CallbackInfo& info) {
   }
   auto plan = std::make_shared<DevicePlan>();
   plan->services = module->services;
-  plan->input_floats = info[3].ToNumber().Int64Value();
-  plan->output_floats = info[4].ToNumber().Int64Value();
+  plan->input_floats = whole_number(info[3], "createDevicePlan: inputFloats", 0, kMostWhole);
+  plan->output_floats = whole_number(info[4], "createDevicePlan: outputFloats", 0, kMostWhole);
   const CudaPlanDescription description = {
       code.Data(), static_cast<int64_t>(code.ElementLength()), constants.data(),
-      static_cast<int64_t>(constants.size()), info[2].ToNumber().Int64Value(),
-      plan->input_floats, plan->output_floats};
+      static_cast<int64_t>(constants.size()), arena, plan->input_floats,
+      plan->output_floats};
   if (plan->services->plan_create(&description, &plan->plan) != kCudaOk) {
     throw Napi::Error::New(env, "createDevicePlan: " + failure_of(*plan->services));
   }
@@ -81,15 +82,15 @@ Napi::Value create_device_plan(const Napi::CallbackInfo& info) {
 
 Handle& handle_of(const Napi::CallbackInfo& info, const char* function) {
   if (info.Length() < 1 || !info[0].IsExternal()) {
-    throw Napi::TypeError::New(info.Env(), std::string(function) + ": takes a device plan");
+    throw coded_error(info.Env(), "ERR_ARGUMENT", std::string(function) + ": takes a device plan");
   }
   return *info[0].As<Napi::External<Handle>>().Data();
 }
 
 std::shared_ptr<const DevicePlan> plan_of(const Napi::CallbackInfo& info, const char* function) {
   const Handle& plan = handle_of(info, function);
-  if (!plan) throw Napi::Error::New(info.Env(), std::string(function) + ": the plan was released");
-  return plan;
+  if (plan) return plan;
+  throw coded_error(info.Env(), "ERR_DISPOSED", std::string(function) + ": the plan was released");
 }
 
 Napi::Value release_device_plan(const Napi::CallbackInfo& info) {
@@ -101,20 +102,18 @@ Napi::Value run_device_plan(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::shared_ptr<const DevicePlan> plan = plan_of(info, "runDevicePlan");
   if (info.Length() < 5 || !info[1].IsTypedArray() || !info[2].IsTypedArray()) {
-    throw Napi::TypeError::New(env, "runDevicePlan: takes (plan, input, output, cancel, noiseTile)");
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "runDevicePlan: takes (plan, input, output, cancel, noiseTile)");
   }
-  const Napi::Float32Array input = info[1].As<Napi::Float32Array>();
-  const Napi::Float32Array output = info[2].As<Napi::Float32Array>();
-  if (static_cast<int64_t>(input.ElementLength()) < plan->input_floats ||
-      static_cast<int64_t>(output.ElementLength()) < plan->output_floats) {
-    throw Napi::RangeError::New(env, "runDevicePlan: input or output is smaller than the plan's");
-  }
-  const int32_t* cancel = info[3].IsTypedArray() ? info[3].As<Napi::Int32Array>().Data() : nullptr;
+  const auto array = [&](size_t i, napi_typedarray_type type, int64_t least, const char* what) {
+    return lent(info[i], type, least, "runDevicePlan", what);
+  };
+  const auto* from = static_cast<float*>(array(1, napi_float32_array, plan->input_floats, "input"));
+  auto* to = static_cast<float*>(array(2, napi_float32_array, plan->output_floats, "output"));
+  const auto* cancel = static_cast<int32_t*>(array(3, napi_int32_array, 1, "cancel"));
+  const int64_t noise_tile = whole_number(info[4], "runDevicePlan: noiseTile", -kMostWhole, kMostWhole);
   Napi::Array kept = Napi::Array::New(env);
   for (uint32_t i = 0; i < 4; ++i) kept.Set(i, info[i]);
-  const int64_t noise_tile = info[4].ToNumber().Int64Value();
-  const float* from = input.Data();
-  float* to = const_cast<float*>(output.Data());
   // One launch: once begun, it cannot be stopped.
   auto work = [plan, from, to, noise_tile](RunWatch& watch) -> RunResult {
     if (watch.stopped()) return {false};
@@ -132,16 +131,15 @@ Napi::Value run_device_plan_on(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const std::shared_ptr<const DevicePlan> plan = plan_of(info, "runDevicePlanOn");
   const auto place = [&](size_t i, int64_t floats) {
-    void* data = reinterpret_cast<void*>(static_cast<uintptr_t>(info[i].ToNumber().DoubleValue()));
-    if (!device_heap() || !device_heap()->holds(data, floats * static_cast<int64_t>(sizeof(float)))) {
-      throw Napi::RangeError::New(
-          env, "runDevicePlanOn: input or output is no tensor on the GPU of the plan's size");
-    }
-    return static_cast<float*>(data);
+    const double address = info[i].IsNumber() ? info[i].As<Napi::Number>().DoubleValue() : -1;
+    float* data = placed_on_device<float>(address, static_cast<double>(floats));
+    if (data) return data;
+    throw coded_error(env, "ERR_ARGUMENT",
+                      "runDevicePlanOn: input or output is no tensor on the GPU of the plan's size");
   };
   const float* input = place(1, plan->input_floats);
   float* output = place(2, plan->output_floats);
-  const int64_t noise_tile = info[3].ToNumber().Int64Value();
+  const int64_t noise_tile = whole_number(info[3], "runDevicePlanOn: noiseTile", -kMostWhole, kMostWhole);
   if (plan->services->plan_run_device(plan->plan, input, output, noise_tile) != kCudaOk) {
     throw Napi::Error::New(env, "runDevicePlanOn: " + failure_of(*plan->services));
   }

@@ -28,8 +28,6 @@ void release(Napi::Env env, Handle& handle) {
   handle.reported = 0;
 }
 
-constexpr double kMostWhole = 9007199254740991.0;
-
 Block block_of(const Napi::Env& env, const Napi::Value& value) {
   void* data = nullptr;
   napi_typedarray_type type;
@@ -43,36 +41,6 @@ Block block_of(const Napi::Env& env, const Napi::Value& value) {
   }
   const int64_t width = type == napi_uint8_array ? 1 : 4;
   return {static_cast<uint8_t*>(data), static_cast<int64_t>(length) * width};
-}
-
-// An array that a run works on while JavaScript goes on: null for null, else of `wanted` type with at
-// least `least` elements, and over memory that stays where it is.
-void* lent(const Napi::Value& value, napi_typedarray_type wanted, int64_t least, const char* what) {
-  if (value.IsNull() || value.IsUndefined()) return nullptr;
-  const Napi::Env env = value.Env();
-  napi_typedarray_type type;
-  size_t length = 0;
-  void* data = nullptr;
-  napi_value buffer;
-  if (!value.IsTypedArray() ||
-      napi_get_typedarray_info(env, value, &type, &length, &data, &buffer, nullptr) != napi_ok ||
-      type != wanted) {
-    throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " is another kind of array");
-  }
-  if (static_cast<int64_t>(length) < least) {
-    throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " is smaller than the plan's");
-  }
-  const Napi::Object owner(env, buffer);
-  for (const char* movable : {"resizable", "growable"}) {
-    if (owner.Get(movable).ToBoolean()) {
-      throw coded_error(env, "ERR_ARGUMENT", std::string("runPlan: ") + what + " lies in a buffer that may change its size");
-    }
-  }
-  return data;
-}
-
-bool is_list_of_calls(const Napi::Value& value) {
-  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_float64_array;
 }
 
 }  // namespace
@@ -124,10 +92,10 @@ Napi::Value run_plan(const Napi::CallbackInfo& info) {
   }
   const std::shared_ptr<const Plan> plan = info[0].As<Napi::External<Handle>>().Data()->plan;
   if (!plan) throw coded_error(env, "ERR_DISPOSED", "runPlan: the plan was released");
-  const auto* from = static_cast<float*>(lent(info[1], napi_float32_array, plan->input_floats(), "input"));
-  auto* to = static_cast<float*>(lent(info[2], napi_float32_array, plan->output_floats(), "output"));
-  const auto* cancel = static_cast<int32_t*>(lent(info[3], napi_int32_array, 1, "cancel"));
-  auto* seconds = static_cast<double*>(lent(info[4], napi_float64_array, plan->steps(), "seconds"));
+  const auto* from = static_cast<float*>(lent(info[1], napi_float32_array, plan->input_floats(), "runPlan", "input"));
+  auto* to = static_cast<float*>(lent(info[2], napi_float32_array, plan->output_floats(), "runPlan", "output"));
+  const auto* cancel = static_cast<int32_t*>(lent(info[3], napi_int32_array, 1, "runPlan", "cancel"));
+  auto* seconds = static_cast<double*>(lent(info[4], napi_float64_array, plan->steps(), "runPlan", "seconds"));
   const int64_t noise_tile = whole_number(info[5], "runPlan: noiseTile", -kMostWhole, kMostWhole);
   Napi::Array kept = Napi::Array::New(env);
   for (uint32_t i = 0; i < 5; ++i) kept.Set(i, info[i]);

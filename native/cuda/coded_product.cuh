@@ -59,6 +59,7 @@ struct Staging {
 template <int kWidth, int kTilesM, int kTilesN, class Take>
 SPR2Q_DEVICE void coded_product(const Product& a, const Rows& rows, int64_t first_column,
                                 Staging<kTilesM, kTilesN>& staged, const Take& take) {
+  if (!has_width<kWidth>()) return;
   constexpr int kRows = kProductRows<kTilesM>, kColumns = 8 * kTilesN;
   const int64_t words = (a.in * kWidth + 31) / 32, stride = packed_stride(a.in);
   const bool wide = a.in % 4 == 0 && reinterpret_cast<uintptr_t>(a.x) % 4 == 0;

@@ -17,6 +17,21 @@ namespace cuda {
 constexpr int kWordsOfK = 8;        // of an A or B row in one mma
 constexpr int kFirst8BitOnly = 90;  // architecture from which 4-bit products are emulated
 
+// True where the device multiplies operands of the width; else the kernel ends in a trap: launch code
+// takes width 8 from kFirst8BitOnly on.
+template <int kWidth>
+SPR2Q_DEVICE bool has_width() {
+#if defined(SPR2Q_CUDA_SHIM)
+  if (kWidth == 4 && architecture() >= kFirst8BitOnly) shim::trap("width 4 where the device has 8");
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if constexpr (kWidth == 4) {
+    __trap();
+    return false;
+  }
+#endif
+  return true;
+}
+
 #if defined(SPR2Q_CUDA_SHIM)
 // The same product from all lanes' fragments, by the picture above.
 static inline void shim_mma(int (&d)[4], const unsigned* a, const unsigned* b, int bits,
@@ -62,7 +77,7 @@ SPR2Q_DEVICE void mma(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   } else if constexpr (kWidth == 4) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    __trap();  // launch code takes width 8 from kFirst8BitOnly on
+    has_width<kWidth>();
 #else
     asm volatile("mma.sync.aligned.m16n8k64.row.col.s32.u4.u4.s32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

@@ -35,19 +35,10 @@ static_assert(sizeof(WindowList) <= 4096, "parameters of a kernel");
 #define SPR2Q_PARAMETER(Type) const __grid_constant__ Type
 #endif
 
-// The body of a kernel of 4-bit operands where no tensor core has them: launch code takes width 8
-// from kFirst8BitOnly on.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-#define SPR2Q_NEVER_4_BITS(kWidth) \
-  if constexpr (kWidth == 4) return __trap()
-#else
-#define SPR2Q_NEVER_4_BITS(kWidth) static_assert(kWidth == 4 || kWidth == 8, "widths of a segment")
-#endif
-
 template <int kWidth, int kTilesN>
 __global__ void __launch_bounds__(kSegmentThreads, kBlocks)
 segment_kernel(SPR2Q_PARAMETER(RowList) list) {
-  SPR2Q_NEVER_4_BITS(kWidth);
+  if (!has_width<kWidth>()) return;
   SPR2Q_DYNAMIC_SHARED(float, tile);
   __shared__ FusedStaging<kTilesN> staged;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kSegmentRows;
@@ -62,7 +53,7 @@ segment_kernel(SPR2Q_PARAMETER(RowList) list) {
 template <int kWidth, int kTilesN>
 __global__ void __launch_bounds__(kSegmentThreads, kTileBlocks)
 window_segment_kernel(SPR2Q_PARAMETER(WindowList) list) {
-  SPR2Q_NEVER_4_BITS(kWidth);
+  if (!has_width<kWidth>()) return;
   SPR2Q_DYNAMIC_SHARED(unsigned char, shared);
   __shared__ FusedStaging<kTilesN> staged;
   __shared__ int map[kMostMapped];
@@ -98,7 +89,7 @@ thread_local Pending pending;
 void clear() {
   pending.list.count = 0;
   pending.windows = 0;
-  pending.width = 4;
+  pending.width = number_width(1, 1);  // of a segment without products too
   pending.narrow = pending.wide = pending.shared = 0;
 }
 

@@ -1,7 +1,10 @@
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { packageRoot } from "../../lib/binding.ts";
 import { command, cudaRow, doctorRows, machineFacts } from "../../lib/cli/commands/doctor.ts";
 import { runMain } from "../../lib/cli/main.ts";
 import { PUBLISHED_FILES } from "../../lib/models/published.ts";
@@ -48,6 +51,16 @@ describe("doctor", () => {
     }
   });
 
+  test("the CUDA library is built where the package lies, which is no clone where it is installed", () => {
+    const { scripts } = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8"));
+    for (const code of ["NO_LIBRARY", "BAD_LIBRARY"]) {
+      const { fix } = cudaRow({ ...noCuda, code: `ERR_CUDA_${code}` });
+      const [, folder, script] = /npm run --prefix "([^"]+)" (\S+)$/.exec(fix ?? "") ?? [];
+      expect(folder, fix).toBe(packageRoot());
+      expect(scripts[script]).toContain("native/cuda");
+    }
+  });
+
   test("a GPU is named with its architecture and memory", () => {
     const devices = [{ name: "RTX 4090", architecture: 89, memoryBytes: 24 * 2 ** 30 }];
     expect(cudaRow({ code: "OK", text: "", hostMemory: false, devices })).toEqual({
@@ -74,6 +87,20 @@ describe("doctor", () => {
       expect(createHash("sha256").update(bytes).digest("hex")).toBe(sha256);
     },
   );
+
+  test("without the addon its reason is told once, and each row is one line", () => {
+    const env = { ...process.env, SPR2Q_NATIVE: join(packageRoot(), "no-such.node") };
+    const cli = join(packageRoot(), "dist", "lib", "cli", "main.js");
+    const { stdout, status } = spawnSync(process.execPath, [cli, "doctor"], {
+      env,
+      encoding: "utf8",
+    });
+    expect(status).toBe(0);
+    const lines = stdout.trimEnd().split("\n");
+    expect(lines.filter((line) => !/^(ok|info|bad) {2,}\S| {26}\S/.test(line))).toEqual([]);
+    expect(lines.filter((line) => line.includes("no-such.node")).length).toBe(1);
+    expect(lines.find((line) => line.includes("CUDA"))).toContain("the native addon is not loaded");
+  });
 
   test("--json prints machine, native half and rows as one object", async () => {
     let out = "";

@@ -1,5 +1,5 @@
 /** `spr2q doctor`: what this machine offers, and what to do where something is missing. */
-import type { CudaStatus } from "../../binding.ts";
+import { type CudaStatus, describeCuda, describeNative, packageRoot } from "../../binding.ts";
 import { arch, availableParallelism, cpus, freemem, platform, release, totalmem } from "node:os";
 import { PUBLISHED_FILES, type PublishedFile } from "../../models/published.ts";
 import { defineCommand } from "../args.ts";
@@ -76,10 +76,13 @@ function nativeRows(native: NativeFacts): DoctorRow[] {
   return rows;
 }
 
+/** Builds the CUDA library in the package's own folder, wherever it is asked for. */
+const BUILD_CUDA = `npm run --prefix "${packageRoot()}" build:cuda`;
+
 /** What to do where CUDA is off, by code. */
 const CUDA_FIX: Readonly<Record<string, string>> = {
-  ERR_CUDA_NO_LIBRARY: "To build it, with the CUDA toolkit (nvcc): npm run build:cuda.",
-  ERR_CUDA_BAD_LIBRARY: "Build the addon and the library from one source: npm run build:cuda.",
+  ERR_CUDA_NO_LIBRARY: `To build it, with the CUDA toolkit (nvcc): ${BUILD_CUDA}`,
+  ERR_CUDA_BAD_LIBRARY: `Build the addon and the library from one source: ${BUILD_CUDA}`,
   ERR_CUDA_NO_DRIVER: "Install NVIDIA's driver (570 or newer), or run on a machine with a GPU.",
   ERR_CUDA_DRIVER_TOO_OLD: "Update NVIDIA's driver.",
   ERR_CUDA_NO_DEVICE: "Check nvidia-smi and CUDA_VISIBLE_DEVICES.",
@@ -145,24 +148,13 @@ function weightsRow({ network, file, place, sha256 }: PublishedFile): DoctorRow 
   };
 }
 
-/** Asks lib/binding.ts, which may itself fail to load. */
-async function nativeFacts(): Promise<{ native: NativeFacts; cuda: CudaStatus }> {
-  try {
-    const binding = await import("../../binding.ts");
-    const native = binding.describeNative();
-    if (native.loaded) return { native, cuda: binding.describeCuda() };
-    return { native, cuda: notAsked(native.reason) };
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    return { native: { loaded: false, reason }, cuda: notAsked(reason) };
-  }
-}
-
 /** CUDA is asked through the addon: without it nobody knows. */
-function notAsked(reason: string | undefined): CudaStatus {
-  const text = `the native addon is not loaded${reason === undefined ? "" : `: ${reason}`}`;
-  return { code: "ERR_NO_BINARY", text, hostMemory: false, devices: [] };
-}
+const NOT_ASKED: CudaStatus = {
+  code: "ERR_NO_BINARY",
+  text: "the native addon is not loaded",
+  hostMemory: false,
+  devices: [],
+};
 
 export const command = defineCommand({
   name: "doctor",
@@ -171,7 +163,8 @@ export const command = defineCommand({
   options: [],
   async run(ctx) {
     const machine = machineFacts();
-    const { native, cuda } = await nativeFacts();
+    const native = describeNative();
+    const cuda = native.loaded ? describeCuda() : NOT_ASKED;
     const rows = doctorRows(machine, native, cuda);
     const width = Math.max(...rows.map(({ name }) => name.length)) + 2;
     for (const { name, status, text, fix } of rows) {

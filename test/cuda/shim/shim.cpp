@@ -255,6 +255,12 @@ const unsigned char* exchange(unsigned mask, const void* value, size_t bytes, co
   return slots;
 }
 
+void trap(const char* why) {
+  problem = why;
+  leave();
+  std::abort();  // run() goes on with no fibre of this block
+}
+
 void* dynamic_shared() { return shared_memory.data(); }
 
 namespace {

@@ -42,6 +42,9 @@ const char* run(dim3 grid, dim3 block, int64_t shared, const std::function<void(
 
 void* dynamic_shared();
 
+// Ends the launch, which says why.
+[[noreturn]] void trap(const char* why);
+
 // Every lane of the warp puts `bytes` bytes into its slot and, when all have, sees all slots until
 // its next exchange. `kind` names the collective: lanes that meet must meet in the same one.
 constexpr int kSlotBytes = 64;
