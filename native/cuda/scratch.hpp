@@ -33,7 +33,7 @@ struct ScratchPool {
   void* take(int64_t bytes, Allocate allocate) {
     bytes = (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment;
     const int64_t last = blocks.empty() ? 0 : blocks.back().bytes;
-    if (used + bytes > last) {
+    if (blocks.empty() || used + bytes > last) {
       const int64_t grown = 2 * last > kFirstScratchBytes ? 2 * last : kFirstScratchBytes;
       const int64_t size = grown > bytes ? grown : bytes;
       void* data = allocate(size);

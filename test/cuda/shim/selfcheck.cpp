@@ -1,6 +1,7 @@
 // The shim examined by kernels with known faults: each must be found, and their mended versions
 // must pass. Prints one line a check; exit code 1 where one fails.
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -90,6 +91,31 @@ void check_barriers() {
          "after all that, a good kernel runs");
 }
 
+// Every block leaves its number in shared memory, tells the others, waits for all of them, and looks.
+void check_blocks_at_once() {
+  constexpr unsigned kBlocks = 4;
+  setenv("SPR2Q_SHIM_BLOCKS", "4", 1);
+  unsigned arrived = 0;
+  std::vector<unsigned> seen(kBlocks, kBlocks);
+  const char* problem = shim::run(dim3(kBlocks), dim3(64), 0, [&] {
+    __shared__ unsigned own;
+    if (threadIdx.x == 0) {
+      own = blockIdx.x;
+      atomicInc(&arrived, ~0u);
+      while (__atomic_load_n(&arrived, __ATOMIC_ACQUIRE) < kBlocks) {
+      }
+    }
+    __syncthreads();
+    if (threadIdx.x == 63) seen[blockIdx.x] = own;
+  });
+  setenv("SPR2Q_SHIM_BLOCKS", "1", 1);
+  bool good = !problem;
+  for (unsigned i = 0; i < kBlocks; ++i) good = good && seen[i] == i;
+  expect(good, "four blocks that wait for each other end, each with shared memory of its own");
+  expect(mentions(shim::run(dim3(1u << 31), dim3(32), 0, [] {}), "too large"),
+         "a grid of 2^31 blocks is refused");
+}
+
 void check_shuffles() {
   std::vector<int> up(64), down(64), across(64), first(64);
   std::vector<unsigned> ballot(64), match(64);
@@ -137,6 +163,7 @@ int main(int count, char** arguments) {
   }
   check_barriers();
   check_tickets();
+  check_blocks_at_once();
   check_shuffles();
   check_mma();
   check_layers();

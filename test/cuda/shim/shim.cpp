@@ -1,23 +1,28 @@
-// The fibres behind shim.hpp. One launch at a time: a block's fibres share the globals below.
+// The fibres behind shim.hpp. One launch at a time; a thread of the host has the variables below for
+// the block that it runs.
 #include "shim.hpp"
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
 
-dim3 threadIdx, blockIdx, blockDim, gridDim;
+__thread dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace shim {
 namespace {
 
 constexpr size_t kStackBytes = 96 << 10;
 constexpr unsigned kMostThreads = 1024;         // of a block
+constexpr unsigned kMostGrid = 0x7fffffff;      // blocks in x
 constexpr int64_t kMostShared = 99 << 10;       // what sm_86 and sm_89 give to one block
 constexpr unsigned kWarp = 32;
 
@@ -54,7 +59,7 @@ struct Fibre {
   dim3 thread;
   unsigned number = 0;
   State state = State::kDone;
-  std::vector<char> stack;
+  std::unique_ptr<char[]> stack;
 #if defined(__x86_64__)
   void* pointer = nullptr;
 #else
@@ -70,17 +75,18 @@ struct Warp {
   alignas(64) unsigned char slots[2][kWarp * kSlotBytes];
 };
 
-std::vector<Fibre> fibres;
-std::vector<Warp> warps;
-std::vector<unsigned char> shared_memory;
-const std::function<void()>* body = nullptr;
-Fibre* running = nullptr;
-std::string problem;
-uint64_t random_state = 0;
+thread_local std::vector<Fibre> fibres;
+thread_local std::vector<Warp> warps;
+thread_local std::vector<unsigned char> shared_memory;
+thread_local const std::function<void()>* body = nullptr;
+thread_local Fibre* running = nullptr;
+thread_local std::string problem;
+thread_local uint64_t random_state = 0;
+thread_local bool among_others = false;  // other blocks run at the same time
 #if defined(__x86_64__)
-void* scheduler = nullptr;
+thread_local void* scheduler = nullptr;
 #else
-ucontext_t scheduler;
+thread_local ucontext_t scheduler;
 #endif
 
 uint64_t draw() {  // splitmix64
@@ -129,11 +135,11 @@ void fibre_main() {
 
 void prepare(Fibre& fibre) {
   fibre.state = State::kReady;
-  if (fibre.stack.empty()) fibre.stack.resize(kStackBytes);
+  if (!fibre.stack) fibre.stack.reset(new char[kStackBytes]);
 #if defined(__x86_64__)
   // As if shim_switch had been called from fibre_main's first instruction: six registers, then the
   // address to return to; the stack is off by 8 from a 16-byte boundary, as after a call.
-  uintptr_t top = reinterpret_cast<uintptr_t>(fibre.stack.data() + fibre.stack.size());
+  uintptr_t top = reinterpret_cast<uintptr_t>(fibre.stack.get() + kStackBytes);
   top = top / 16 * 16 - 8;
   void** frame = reinterpret_cast<void**>(top) - 7;
   for (int i = 0; i < 6; ++i) frame[i] = nullptr;
@@ -141,8 +147,8 @@ void prepare(Fibre& fibre) {
   fibre.pointer = frame;
 #else
   getcontext(&fibre.context);
-  fibre.context.uc_stack.ss_sp = fibre.stack.data();
-  fibre.context.uc_stack.ss_size = fibre.stack.size();
+  fibre.context.uc_stack.ss_sp = fibre.stack.get();
+  fibre.context.uc_stack.ss_size = kStackBytes;
   fibre.context.uc_link = nullptr;
   makecontext(&fibre.context, fibre_main, 0);
 #endif
@@ -158,6 +164,11 @@ void resume(Fibre& fibre) {
 #endif
 }
 
+// A block among others falls behind them here and there, between any two of its threads.
+void dawdle() {
+  if (draw() % 128 == 0) std::this_thread::sleep_for(std::chrono::microseconds(draw() % 200));
+}
+
 // Resumes the fibres first ... first + count - 1 that can run, once each; true where one could.
 bool pass(unsigned first, unsigned count) {
   bool progress = false;
@@ -165,6 +176,7 @@ bool pass(unsigned first, unsigned count) {
   for (unsigned i = 0; i < count && problem.empty(); ++i) {
     Fibre& fibre = fibres[first + order.next()];
     if (fibre.state != State::kReady) continue;
+    if (among_others) dawdle();
     resume(fibre);
     progress = true;
   }
@@ -251,6 +263,68 @@ void trap(const char* why) {
 
 void* dynamic_shared() { return shared_memory.data(); }
 
+namespace {
+
+// A launch and what its threads of the host have done of it.
+struct Launch {
+  dim3 grid, block;
+  int64_t shared;
+  const std::function<void()>* kernel;
+  uint64_t seed, left;
+  Order order;
+  std::mutex mutex;  // of the order and of what went wrong
+  std::string problem;
+};
+
+// Gives the next block; false where there is none, or another one could not go on.
+bool take_block(Launch& launch) {
+  const std::lock_guard<std::mutex> lock(launch.mutex);
+  if (launch.left == 0 || !launch.problem.empty()) return false;
+  --launch.left;
+  const uint64_t at = launch.order.next();
+  const dim3& grid = launch.grid;
+  blockIdx = dim3(static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
+                  static_cast<unsigned>(at / grid.x / grid.y));
+  return true;
+}
+
+// Runs blocks of the launch in this thread of the host, one after the other, until none is left.
+void run_blocks(Launch& launch, unsigned worker, uint64_t at_once) {
+  const dim3& block = launch.block;
+  const unsigned threads = block.x * block.y * block.z;
+  random_state = launch.seed + (static_cast<uint64_t>(worker) << 56);
+  among_others = at_once > 1;
+  problem.clear();
+  if (fibres.size() < threads) fibres.resize(threads);
+  if (warps.size() < threads / kWarp) warps.resize(threads / kWarp);
+  shared_memory.resize(static_cast<size_t>(launch.shared) + 64);
+  for (unsigned i = 0; i < threads; ++i) {
+    fibres[i].number = i;
+    fibres[i].thread = dim3(i % block.x, i / block.x % block.y, i / block.x / block.y);
+  }
+  body = launch.kernel;
+  blockDim = block;
+  gridDim = launch.grid;
+  while (take_block(launch)) {
+    std::memset(shared_memory.data(), 0xff, static_cast<size_t>(launch.shared));
+    if (run_block(threads)) continue;
+    if (among_others) {  // which may wait for this one
+      std::fprintf(stderr, "the CUDA shim: %s\n", problem.c_str());
+      std::abort();
+    }
+    const std::lock_guard<std::mutex> lock(launch.mutex);
+    if (launch.problem.empty()) launch.problem = problem;
+  }
+}
+
+// Blocks that run at a time, at most.
+uint64_t blocks_at_once() {
+  const char* count = std::getenv("SPR2Q_SHIM_BLOCKS");
+  return count && std::atoll(count) > 1 ? static_cast<uint64_t>(std::atoll(count)) : 1;
+}
+
+}  // namespace
+
 const char* run(dim3 grid, dim3 block, int64_t shared, const std::function<void()>& kernel) {
   static std::mutex one_launch;
   const std::lock_guard<std::mutex> lock(one_launch);
@@ -259,37 +333,24 @@ const char* run(dim3 grid, dim3 block, int64_t shared, const std::function<void(
     return seed ? static_cast<uint64_t>(std::atoll(seed)) << 32 : 0;
   }();
   random_state = ++launches;
-  problem.clear();
   const unsigned threads = block.x * block.y * block.z;
   if (threads == 0 || threads > kMostThreads || threads % kWarp != 0) {
     return "a block must have 32, 64, ... 1024 threads";
   }
-  if (grid.y > 65535 || grid.z > 65535) return "a grid is too large in y or z";
+  if (grid.x > kMostGrid || grid.y > 65535 || grid.z > 65535) return "a grid is too large";
   if (shared > kMostShared) return "more dynamic shared memory than sm_89 has";
-  if (fibres.size() < threads) fibres.resize(threads);
-  if (warps.size() < threads / kWarp) warps.resize(threads / kWarp);
-  shared_memory.resize(static_cast<size_t>(shared) + 64);
-  for (unsigned i = 0; i < threads; ++i) {
-    fibres[i].number = i;
-    fibres[i].thread = dim3(i % block.x, i / block.x % block.y, i / block.x / block.y);
-  }
-  body = &kernel;
-  blockDim = block;
-  gridDim = grid;
   const uint64_t blocks = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
-  Order order(blocks);
-  for (uint64_t i = 0; i < blocks; ++i) {
-    const uint64_t at = order.next();
-    blockIdx = dim3(static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
-                    static_cast<unsigned>(at / grid.x / grid.y));
-    std::memset(shared_memory.data(), 0xff, static_cast<size_t>(shared));
-    if (!run_block(threads)) {
-      static std::string kept;
-      kept = problem;
-      return kept.c_str();
-    }
+  Launch launch = {grid, block, shared, &kernel, launches, blocks, Order(blocks), {}, {}};
+  const uint64_t wanted = blocks_at_once(), at_once = wanted < blocks ? wanted : blocks;
+  std::vector<std::thread> others;
+  for (unsigned worker = 1; worker < at_once; ++worker) {
+    others.emplace_back([&launch, worker, at_once] { run_blocks(launch, worker, at_once); });
   }
-  return nullptr;
+  run_blocks(launch, 0, at_once);
+  for (std::thread& other : others) other.join();
+  static std::string kept;
+  kept = launch.problem;
+  return kept.empty() ? nullptr : kept.c_str();
 }
 
 }  // namespace shim

@@ -6,7 +6,8 @@
 // block reach different barriers or lanes of a warp different shuffles.
 // Checked strictly: block sizes are multiples of 32, shuffles name all 32 lanes, and no thread
 // leaves a block before a barrier that others reach. Dynamic shared memory is filled with NaNs
-// before every block. __shared__ variables are one static object: blocks run one at a time.
+// before every block. A block runs in one thread of the host, whose thread_local variables are its
+// __shared__ ones: one block after the other, or SPR2Q_SHIM_BLOCKS of them at a time.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -18,7 +19,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__ static __thread
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {
@@ -32,7 +33,7 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
-extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+extern __thread dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace shim {
 
@@ -100,12 +101,12 @@ static inline unsigned __match_any_sync(unsigned mask, int value) {
   return bits;
 }
 
-// Blocks run one at a time and fibres change over at barriers alone: an atomic is the plain thing,
-// and a fence orders nothing that is not in order.
-static inline void __threadfence() {}
+static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline unsigned atomicInc(unsigned* at, unsigned most) {
-  const unsigned before = *at;
-  *at = before >= most ? 0 : before + 1;
+  unsigned before = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (!__atomic_compare_exchange_n(at, &before, before >= most ? 0 : before + 1, true,
+                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
   return before;
 }
 
