@@ -119,11 +119,13 @@ SPR2Q_DEVICE T block_sum(T value) {
 // chance, so what the last block does must not depend on which it is.
 SPR2Q_DEVICE bool arrives_last(unsigned* counter, unsigned count) {
   __shared__ bool last;
-  __threadfence();  // what this thread wrote, before its block is counted
   __syncthreads();
-  if (threadIdx.x == 0 && threadIdx.y == 0) last = atomicInc(counter, count - 1) == count - 1;
+  if (threadIdx.x == 0 && threadIdx.y == 0) {
+    __threadfence();  // what the block wrote, before it is counted: a fence passes on what a barrier did
+    last = atomicInc(counter, count - 1) == count - 1;
+    __threadfence();  // nothing that the block reads from here on is older than the count
+  }
   __syncthreads();
-  __threadfence();  // nothing read from here on is older than the count
   return last;
 }
 

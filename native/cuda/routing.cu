@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(kSortThreads) sort_kernel(Sort s, int blocks, 
     }
   } else {
     if (threadIdx.x == 0) wait_for(placed + sample);
-    arrived();
+    __syncthreads();
     if (chunk < s.chunks) place_chunk(s, sample, chunk);
   }
   put_back(tickets);

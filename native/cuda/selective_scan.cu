@@ -112,7 +112,7 @@ SPR2Q_DEVICE void entry_states(const Scan& a, const Place& at, float* entry) {
   for (int64_t i = threadIdx.x; i < spans + since; i += blockDim.x) {
     wait_for(i < spans ? a.signals.span + span + i : a.signals.chunk + first + i - spans);
   }
-  arrived();
+  __syncthreads();
   for (int64_t i = threadIdx.x; i < a.carries; i += blockDim.x) {
     float whole = 1.0f, state = 0.0f;
     compose(a.span_decay + span * a.carries + i, a.span_local + span * a.carries + i, spans,

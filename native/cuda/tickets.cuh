@@ -29,24 +29,21 @@ SPR2Q_DEVICE unsigned take_ticket(const Tickets& a) {
 
 // What this block wrote before is there for whoever waits for the flag; every thread calls it.
 SPR2Q_DEVICE void raise(unsigned* flag) {
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) *static_cast<volatile unsigned*>(flag) = 1;
+  if (threadIdx.x != 0) return;
+  __threadfence();
+  *static_cast<volatile unsigned*>(flag) = 1;
 }
 
-// For one thread, or for each its own flags: arrived() follows, for all of the block.
+// For one thread, or for each its own flags; a barrier follows, for all of the block.
 SPR2Q_DEVICE void wait_for(const unsigned* flag) {
 #if defined(SPR2Q_CUDA_SHIM)
-  // Blocks run one after the other there: what has not come by now never does.
-  if (*flag == 0) shim::trap("a block waits for one that is not under way");
-#else
+  // Where blocks run one after the other, what has not come by now never does.
+  if (*flag == 0 && shim::one_block()) shim::trap("a block waits for one that is not under way");
+#endif
   while (*static_cast<const volatile unsigned*>(flag) == 0) {
   }
-#endif
-}
-SPR2Q_DEVICE void arrived() {
-  __syncthreads();
-  __threadfence();  // nothing read from here on is older than the flags
+  __threadfence();  // nothing that the block reads behind its barrier is older than the flag
 }
 
 // At the end of the kernel: its last block leaves zeros.

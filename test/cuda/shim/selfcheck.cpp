@@ -48,7 +48,7 @@ const char* wait_in_turn(int ahead, unsigned& left) {
     const int wanted = static_cast<int>(spr2q::cuda::take_ticket(tickets)) + ahead;
     const bool waits = wanted >= 0 && wanted < kBlocks;
     if (threadIdx.x == 0 && waits) spr2q::cuda::wait_for(tickets.flags + wanted);
-    spr2q::cuda::arrived();
+    __syncthreads();
     spr2q::cuda::raise(tickets.flags + wanted - ahead);
     spr2q::cuda::put_back(tickets);
   });

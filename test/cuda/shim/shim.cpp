@@ -261,6 +261,7 @@ void trap(const char* why) {
   std::abort();  // run() goes on with no fibre of this block
 }
 
+bool one_block() { return !among_others; }
 void* dynamic_shared() { return shared_memory.data(); }
 
 namespace {

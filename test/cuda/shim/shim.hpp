@@ -40,6 +40,7 @@ namespace shim {
 // Runs body() as every thread of every block; null, or what went wrong.
 const char* run(dim3 grid, dim3 block, int64_t shared, const std::function<void()>& body);
 
+bool one_block();  // true where blocks run one after the other
 void* dynamic_shared();
 
 // Ends the launch, which says why.
