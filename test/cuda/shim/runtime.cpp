@@ -120,6 +120,7 @@ std::map<std::string, Fault> read_faults() {
 cudaError_t outcome(const char* call) {
   static const std::map<std::string, Fault> faults = read_faults();
   static std::map<std::string, long long> calls;
+  if (faults.empty()) return cudaSuccess;  // without the lock, which a launch holds: kernels ask too
   const std::lock_guard<std::recursive_mutex> lock(everything);
   if (lost != cudaSuccess) return last = lost;
   const auto fault = faults.find(call);
