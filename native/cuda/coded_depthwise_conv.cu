@@ -70,20 +70,22 @@ void walk(const CodedDepthwiseConv& a, bool fours, const Target& target) {
   walk<5>(depthwise, pixels, fours, target);
 }
 
+// All that tables are made of.
+std::vector<const void*> sources(const CodedDepthwiseConv& a) {
+  return {a.weight.data, a.x_lower.data, a.x_upper.data, a.weight_lower.data, a.weight_upper.data,
+          a.bias.data};
+}
+
 }  // namespace
 
-bool keeps_tables(const CodedDepthwiseConv& a) {
-  return keeps({a.weight.data, a.x_lower.data, a.x_upper.data, a.weight_lower.data,
-                a.weight_upper.data, a.bias.data});
-}
+bool keeps_tables(const CodedDepthwiseConv& a) { return keeps(sources(a)); }
 
 Depthwise depthwise_of(Scratch& scratch, const CodedDepthwiseConv& a) {
   const int64_t columns = border_class_count(a.width, a.kernel);
   const int64_t classes = border_class_count(a.height, a.kernel) * columns;
   const int64_t scales = round_up(a.channels, 4), codes = round_up(a.channels * a.kernel * a.kernel, 4);
-  const Kept kept = keep(scratch, (codes + 2 * scales + classes * a.channels) * int64_t{sizeof(float)},
-                         {a.weight.data, a.x_lower.data, a.x_upper.data, a.weight_lower.data,
-                          a.weight_upper.data, a.bias.data});
+  const int64_t values = codes + 2 * scales + classes * a.channels;
+  const Kept kept = keep(scratch, values * int64_t{sizeof(float)}, sources(a));
   float* at = static_cast<float*>(kept.data);
   const DepthwiseTables tables{static_cast<int*>(kept.data), at + codes, at + codes + scales,
                                at + codes + 2 * scales};

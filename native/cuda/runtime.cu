@@ -346,7 +346,7 @@ void use_kept_blocks(KeptBlocks* blocks) {
   if (kept) kept->next = 0;
 }
 
-bool keeps(std::initializer_list<const void*> from) {
+bool keeps(const std::vector<const void*>& from) {
   const auto constant = [](const void* data) {
     const uint8_t* at = static_cast<const uint8_t*>(data);
     return !at || std::any_of(kept->constants->begin(), kept->constants->end(), [&](const Block& b) {
@@ -356,7 +356,7 @@ bool keeps(std::initializer_list<const void*> from) {
   return kept && std::all_of(from.begin(), from.end(), constant);
 }
 
-Kept keep(Scratch& scratch, int64_t bytes, std::initializer_list<const void*> from) {
+Kept keep(Scratch& scratch, int64_t bytes, const std::vector<const void*>& from) {
   if (!keeps(from)) return {scratch.take<uint8_t>(bytes), true};
   if (kept->made) return {kept->blocks[kept->next++], false};
   void* data = nullptr;

@@ -1,7 +1,6 @@
 // What kernels' launch code asks of the runtime, free of CUDA's own types: runtime.cu answers. For
 // the tests test/cuda/shim stands for the CUDA runtime below it.
 #pragma once
-#include <initializer_list>
 #include <vector>
 
 #include "../core/cuda_module.hpp"
@@ -49,9 +48,9 @@ struct Kept {
   void* data;
   bool fresh;
 };
-Kept keep(Scratch& scratch, int64_t bytes, std::initializer_list<const void*> from);
+Kept keep(Scratch& scratch, int64_t bytes, const std::vector<const void*>& from);
 // True where keep() keeps what is made of `from`: in a plan, of its constants.
-bool keeps(std::initializer_list<const void*> from);
+bool keeps(const std::vector<const void*>& from);
 
 // A plan's memory for that, in the order of its calls. The first run that ends well makes it.
 struct KeptBlocks {

@@ -221,36 +221,24 @@ void join(const ScaleAdd& a) {
   next(kScaleAdd, a.channels).scale_add = {a};
 }
 
-// Ops that count elements: those of a row, or 0 where rows do not divide them.
-template <class Args>
-int64_t row_elements(const Args& a) {
+// Ops that count elements; one runs by itself where rows do not divide them.
+template <class Args, void (*op)(const Args&), class Body>
+void join_elements(const Args& a, RowOp kind, Body RowCall::*member, const Body& body) {
   const int64_t rows = pending.list.rows, columns = a.n / rows;
-  return columns * rows == a.n && columns < kMostColumns ? columns : 0;
+  const bool joins = columns > 0 && columns * rows == a.n && columns < kMostColumns;
+  if (!joins) return alone<Args, op>(a);
+  next(kind, columns).*member = body;
 }
-void join(const Gelu& a) {
-  const int64_t columns = row_elements(a);
-  if (!columns) return alone<Gelu, gelu>(a);
-  next(kGelu, columns).gelu = {a};
-}
+void join(const Gelu& a) { join_elements<Gelu, gelu>(a, kGelu, &RowCall::gelu, {a}); }
 void join(const SigmoidGate& a) {
-  const int64_t columns = row_elements(a);
-  if (!columns) return alone<SigmoidGate, sigmoid_gate>(a);
-  next(kSigmoidGate, columns).gate = {a};
+  join_elements<SigmoidGate, sigmoid_gate>(a, kSigmoidGate, &RowCall::gate, {a});
 }
 void join(const Multiply& a) {
-  const int64_t columns = row_elements(a);
-  if (!columns) return alone<Multiply, multiply>(a);
-  next(kMultiply, columns).multiply = {a};
+  join_elements<Multiply, multiply>(a, kMultiply, &RowCall::multiply, {a});
 }
-void join(const Add& a) {
-  const int64_t columns = row_elements(a);
-  if (!columns) return alone<Add, add>(a);
-  next(kAdd, columns).add = {a};
-}
+void join(const Add& a) { join_elements<Add, add>(a, kAdd, &RowCall::add, {a}); }
 void join(const Scale& a) {
-  const int64_t columns = row_elements(a);
-  if (!columns) return alone<Scale, scale>(a);
-  next(kScale, columns).scale = {a, static_cast<float>(a.factor)};
+  join_elements<Scale, scale>(a, kScale, &RowCall::scale, {a, static_cast<float>(a.factor)});
 }
 
 Backend joining() {
