@@ -97,17 +97,27 @@ export class PatchSource {
     return { low: new Var(low, [1, patch, patch, 3]), high: new Var(high, [1, side, side, 3]) };
   }
 
-  /** `batch` crops of patch x patch LR pixels; all eight symmetries, each as likely. */
-  draw(batch: number, patch: number, seed: number, iteration: number): Batch {
+  /**
+   * `batch` crops of patch x patch LR pixels; all eight symmetries, each as likely. Each is the one
+   * with most detail of `candidates`.
+   */
+  draw(batch: number, patch: number, seed: number, iteration: number, candidates = 1): Batch {
     const draw = generator(seed, iteration, 0x5eed);
     const usable = this.#pairs.length >= 4 ? this.#pairs.length - 1 : this.#pairs.length;
     const side = patch * this.scale;
     const low = floats(batch * patch * patch * 3);
     const high = floats(batch * side * side * 3);
     for (let b = 0; b < batch; b++) {
-      const pair = this.#pairs[Math.floor(draw() * usable)];
-      const x = Math.floor(draw() * (pair.width - patch + 1));
-      const y = Math.floor(draw() * (pair.height - patch + 1));
+      const { pair, x, y } = mostDetailed(
+        Array.from({ length: candidates }, () => {
+          const pair = this.#pairs[Math.floor(draw() * usable)];
+          const x = Math.floor(draw() * (pair.width - patch + 1));
+          const y = Math.floor(draw() * (pair.height - patch + 1));
+          return { pair, x, y };
+        }),
+        patch,
+        this.scale,
+      );
       const turn = Math.floor(draw() * 8);
       crop(pair.low, pair.width, x, y, patch, turn, low.subarray(b * patch * patch * 3));
       crop(
@@ -125,6 +135,34 @@ export class PatchSource {
       high: new Var(high, [batch, side, side, 3]),
     };
   }
+}
+
+/** A place of a crop. */
+interface Place {
+  readonly pair: Pair;
+  readonly x: number;
+  readonly y: number;
+}
+
+/** The place whose pixels differ most from the LR pixels that cover them. */
+function mostDetailed(places: readonly Place[], patch: number, scale: number): Place {
+  if (places.length === 1) return places[0];
+  const details = places.map((place) => detail(place, patch, scale));
+  return places[details.indexOf(Math.max(...details))];
+}
+
+/** Sum of the differences of all HR samples of a crop from the LR sample that covers them. */
+function detail({ pair, x, y }: Place, patch: number, scale: number): number {
+  let sum = 0;
+  for (let row = y * scale; row < (y + patch) * scale; row++) {
+    const low = Math.floor(row / scale) * pair.width;
+    for (let column = x * scale; column < (x + patch) * scale; column++) {
+      const high = (row * pair.width * scale + column) * 3;
+      const covering = (low + Math.floor(column / scale)) * 3;
+      for (let c = 0; c < 3; c++) sum += Math.abs(pair.high[high + c] - pair.low[covering + c]);
+    }
+  }
+  return sum;
 }
 
 /** Copies a square, transposed (bit 0) and mirrored (bits 1, 2), as floats in 0..1. */

@@ -18,6 +18,8 @@ export interface PretrainSettings {
   readonly iterations: number;
   readonly batch: number;
   readonly patch: number;
+  /** Places looked at for each patch; the one with most detail is taken. */
+  readonly candidates: number;
   readonly rate: number;
   readonly seed: number;
   readonly signal?: AbortSignal;
@@ -85,7 +87,7 @@ export async function* pretrain(
   settings: PretrainSettings,
   from = 0,
 ): AsyncGenerator<TrainEvent> {
-  const { iterations, batch, patch, seed } = settings;
+  const { iterations, batch, patch, seed, candidates } = settings;
   yield { type: "stage", stage: "train", iterations };
   const began = performance.now();
   // Read where they are reported: on the GPU, a step waits for nothing.
@@ -102,7 +104,7 @@ export async function* pretrain(
         { cause: settings.signal.reason },
       );
     }
-    const { low, high } = source.draw(batch, patch, seed, at);
+    const { low, high } = source.draw(batch, patch, seed, at, candidates);
     const graph = new Graph("recording", memory);
     const image = new Var(graph.input(low.data), low.shape);
     const target = graph.input(high.data);

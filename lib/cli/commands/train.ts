@@ -4,13 +4,16 @@ import { join } from "node:path";
 import { type DeviceChoice, memoryOn, chosenDevice } from "../../device.ts";
 import { expected, Spr2qError } from "../../errors.ts";
 import { ensureWritableDir, writeFileAtomic } from "../../io/files.ts";
+import { openModel } from "../../infer/model.ts";
 import type { Architecture, NetworkConfig } from "../../models/architecture.ts";
 import { ARCHITECTURES, architectureNamed, configProblem } from "../../models/registry.ts";
+import type { Network } from "../../models/network.ts";
 import { saveFloat } from "../../models/save.ts";
 import { readCheckpoint, writeCheckpoint } from "../../train/checkpoint.ts";
 import { JsonLines } from "../../train/events.ts";
 import { PatchSource } from "../../train/patches.ts";
 import { initialise, pretrain, pretrainOptimiser } from "../../train/pretrain.ts";
+import { continuing, interpolating } from "../../train/start.ts";
 import { defineCommand } from "../args.ts";
 import { deviceOption } from "../run_options.ts";
 
@@ -40,6 +43,25 @@ async function readConfig(
   const problem = configProblem(architecture, config);
   if (problem) throw expected("ERR_CONFIG", path, problem, JSON.stringify(given));
   return config;
+}
+
+/** A network to train, started as --start says. */
+async function started(
+  architecture: Architecture,
+  config: NetworkConfig,
+  seed: number,
+  start: string,
+): Promise<Network> {
+  const net = initialise(architecture, config, seed);
+  if (start === "interpolation") interpolating(net);
+  else if (start !== "random") {
+    const { net: trained, quantised } = await openModel(start);
+    if (quantised) {
+      throw expected("ERR_CHECKPOINT", start, "a full-precision model", "a quantised one");
+    }
+    continuing(net, trained, start);
+  }
+  return net;
 }
 
 export const command = defineCommand({
@@ -87,6 +109,21 @@ export const command = defineCommand({
       help: "LR pixels a side of a patch",
     },
     {
+      name: "candidates",
+      type: "integer",
+      min: 1,
+      max: 64,
+      default: 1,
+      help: "places looked at for each patch; the one with most detail is taken",
+    },
+    {
+      name: "start",
+      type: "string",
+      default: "interpolation",
+      value: "S",
+      help: "interpolation, random, or a model file of any scale to go on from",
+    },
+    {
       name: "rate",
       type: "number",
       min: 1e-7,
@@ -102,6 +139,7 @@ export const command = defineCommand({
       default: 0,
       help: "seed of everything random",
     },
+    { name: "half", type: "boolean", help: "store the weights as floats of 16 bits" },
     deviceOption,
     { name: "resume", type: "boolean", help: "go on from OUT/checkpoint.safetensors" },
   ],
@@ -112,12 +150,12 @@ export const command = defineCommand({
     const config = await readConfig(architecture, options.config, options.scale as number);
     await ensureWritableDir(options.out);
     const source = await PatchSource.open(options.train, config.scale, options.patch);
-    const { iterations, batch, patch, rate, seed } = options;
+    const { iterations, batch, patch, candidates, start, rate, seed } = options;
     const device = chosenDevice(options.device as DeviceChoice);
     const memory = memoryOn(device);
-    const net = initialise(architecture, config, seed).on(memory);
+    const net = (await started(architecture, config, seed, start)).on(memory);
     const adam = pretrainOptimiser(net, memory);
-    const run = { config, iterations, batch, patch, rate, seed };
+    const run = { config, iterations, batch, patch, candidates, start, rate, seed };
     const identity = JSON.stringify(device === "cuda" ? { ...run, device } : run);
     const path = join(options.out, "checkpoint.safetensors");
     const state = options.resume ? await readCheckpoint(path, identity) : null;
@@ -131,7 +169,16 @@ export const command = defineCommand({
       type: "start",
       command: "spr2q train",
       seed,
-      settings: { arch: options.arch, scale: config.scale, batch, patch, rate, iterations },
+      settings: {
+        arch: options.arch,
+        scale: config.scale,
+        batch,
+        patch,
+        candidates,
+        start,
+        rate,
+        iterations,
+      },
     });
     let loss = Number.NaN;
     try {
@@ -144,6 +191,7 @@ export const command = defineCommand({
           iterations,
           batch,
           patch,
+          candidates,
           rate,
           seed,
           signal: ctx.signal,
@@ -176,7 +224,11 @@ export const command = defineCommand({
       const model = join(options.out, "model.safetensors");
       await writeFileAtomic(
         model,
-        saveFloat(net, { seed: `${seed}`, iterations: `${iterations}` }),
+        saveFloat(
+          net,
+          { seed: `${seed}`, iterations: `${iterations}` },
+          options.half ? "f16" : "f32",
+        ),
       );
       const seconds = (performance.now() - began) / 1000;
       log.write({ type: "done", seconds, summary: { loss, model } });
