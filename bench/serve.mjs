@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const { values } = parseArgs({
   options: {
-    model: { type: "string", default: join(root, "assets", "model", "tiny-x2-w4.safetensors") },
+    model: { type: "string", default: join(root, "assets", "model", "mambairv2-light-x2-w4.safetensors") },
     picture: { type: "string", default: join(root, "assets", "images", "harbour.png") },
     clients: { type: "string", default: "4" },
     seconds: { type: "string", default: "10" },

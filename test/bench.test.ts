@@ -33,7 +33,7 @@ import { hasTestData, testData } from "./data.ts";
 
 const ort = findOrt();
 const hasOrt = typeof ort !== "string";
-const TINY = join(packageRoot(), "assets", "model", "tiny-x2.safetensors");
+const TINY = join(packageRoot(), "test", "fixtures", "tiny-x2.safetensors");
 
 describe("timing", () => {
   test("sides are sampled in turn, after a first round that is thrown away", async () => {

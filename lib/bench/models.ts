@@ -42,7 +42,7 @@ export function bundledImages(): string {
 
 /** The bundled x2 model. */
 export function bundledModel(): string {
-  return join(packageRoot(), "assets", "model", "tiny-x2.safetensors");
+  return join(packageRoot(), "assets", "model", "mambairv2-light-x2.safetensors");
 }
 
 /** Bytes of a packed file of `model` at `bits`, calibrated on the bundled images, seed 0. */

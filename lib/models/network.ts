@@ -65,6 +65,8 @@ export class Network<C extends NetworkConfig = NetworkConfig> {
     name: string,
   ): Network<C> {
     const config = architecture.inferConfig(tensors);
+    const problem = architecture.configProblem(config);
+    if (problem) throw expected("ERR_CHECKPOINT", name, problem, JSON.stringify(config));
     const specs = architecture.parameterSpecs(config);
     checkTensors(tensors, specs, architecture.isBuffer, config.depths, name);
     const weights = specs.map((spec): [string, Var] => [

@@ -28,10 +28,10 @@ export interface Entry extends ModelFacts {
   readonly upscaler: Upscaler | null;
 }
 
-/** The network of this package and its quantised versions, served where no model is named. */
+/** The networks of this package and their 4-bit versions, served where no model is named. */
 export function bundledModels(): string[] {
-  const files = ["tiny-x2", "tiny-x2-w4", "tiny-x2-w2", "tiny-x2-w1"];
-  return files.map((name) => join(packageRoot(), "assets", "model", `${name}.safetensors`));
+  const files = ["x2", "x2-w4", "x4", "x4-w4"].map((name) => `mambairv2-light-${name}.safetensors`);
+  return files.map((file) => join(packageRoot(), "assets", "model", file));
 }
 
 /**

@@ -150,6 +150,16 @@ test("a missing tensor is named with its shape, a foreign file refused with ERR_
   );
 });
 
+test("sizes that no window or head fits are refused by name", () => {
+  const file = (sizes: object): Map<string, HostTensor> =>
+    tensorsOf(Network.empty(SWINIR, { ...tiny, ...sizes }));
+  for (const sizes of [{ window: 3 }, { heads: 5 }]) {
+    const opened = (): Network => networkFrom(file(sizes), "odd");
+    expect(opened).toThrow(/odd: expected channels divisible by heads, an even window, got \{/);
+    expect(opened).toThrow(expect.objectContaining({ code: "ERR_CHECKPOINT" }));
+  }
+});
+
 test("an image too small to be reflected to a window is refused with ERR_SHAPE", () => {
   const net = Network.empty(SWINIR, tiny);
   const image = (side: number): Var =>

@@ -32,7 +32,7 @@ describe("the tarball", () => {
       /^dist\/(lib\/.*\.(js|d\.ts)|binding\.d\.ts)$/,
       /^native\/.*\.(cpp|hpp|cu|cuh|map|md|txt)$/,
       /^prebuilds\/[a-z0-9]+-[a-z0-9]+\/(spr2q\.((glibc|musl)\.)?node|libspr2q_cuda\.so)$/,
-      /^assets\/(tiny\.json|model\/tiny-x2[\w-]*\.(safetensors|log\.jsonl)|images\/[\w-]+\.png)$/,
+      /^assets\/(tiny\.json|model\/mambairv2-light-x[24](-w4)?\.(safetensors|log\.jsonl)|images\/[\w-]+\.png)$/,
       /^assets\/page\/[\w-]+\.(html|css|js|svg)$/,
     ];
     expect(paths.filter((path) => !kinds.some((kind) => kind.test(path)))).toEqual([]);
@@ -170,7 +170,7 @@ describe("installed without compiler, network and scripts", () => {
     await cp(app, empty, { recursive: true, verbatimSymlinks: true });
     await rm(join(empty, "node_modules", "spr2q", "prebuilds"), { recursive: true });
     const command = join(empty, "node_modules", ".bin", "spr2q");
-    const model = join(installed, "assets", "model", "tiny-x2.safetensors");
+    const model = join(installed, "assets", "model", "mambairv2-light-x2.safetensors");
     const picture = join(installed, "assets", "images", "wall.png");
     const args = [command, "upscale", picture, "-o", join(empty, "x.png"), "--model", model];
     const failed = await node([...args, "--json"], {}, empty).catch((error) => error);

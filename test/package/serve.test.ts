@@ -9,11 +9,13 @@ test("spr2q serve enlarges, has its whole page, and ends by SIGTERM with 0", asy
   const { url, child, exited } = await startServer();
   const picture = readFileSync(join(installed, "assets", "images", "wall.png"));
   const { width, height } = decodePng(picture, "wall.png");
-  for (const model of ["tiny-x2", "tiny-x2-w4", "tiny-x2-w2", "tiny-x2-w1", "bicubic-x2"]) {
+  const networks = ["mambairv2-light-x2", "mambairv2-light-x2-w4", "mambairv2-light-x4-w4"];
+  for (const model of [...networks, "bicubic-x2", "bicubic-x4"]) {
+    const scale = model.includes("x4") ? 4 : 2;
     const body = { method: "POST", body: picture };
     const response = await fetch(`${url}/upscale?model=${model}`, body);
     const large = decodePng(new Uint8Array(await response.arrayBuffer()), model);
-    expect([model, large.width, large.height]).toEqual([model, 2 * width, 2 * height]);
+    expect([model, large.width, large.height]).toEqual([model, scale * width, scale * height]);
   }
 
   const page = await (await fetch(`${url}/`)).text();

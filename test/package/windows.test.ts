@@ -66,7 +66,7 @@ describe.skipIf(!present)("under Wine", () => {
     expect(model("windows").equals(model("linux"))).toBe(true);
   });
 
-  test.each(["tiny-x2", "tiny-x2-w4", "tiny-x2-w2", "tiny-x2-w1"])(
+  test.each(["mambairv2-light-x2", "mambairv2-light-x2-w4", "mambairv2-light-x4-w4"])(
     "%s enlarges to the bytes that Linux gives",
     async (name) => {
       const model = join(assets, "model", `${name}.safetensors`);
@@ -82,7 +82,7 @@ describe.skipIf(!present)("under Wine", () => {
     const script = `
       const { Worker } = require("node:worker_threads");
       const job = \`
-        require("spr2q").Upscaler.load("${join(assets, "model", "tiny-x2.safetensors")}").then((up) => {
+        require("spr2q").Upscaler.load("${join(assets, "model", "mambairv2-light-x2.safetensors")}").then((up) => {
           const [width, height] = [300, 300];
           up.run({ width, height, channels: 3, depth: 8, data: new Uint8Array(width * height * 3) });
           require("node:worker_threads").parentPort.postMessage("running");

@@ -98,17 +98,21 @@ describe("an image in, its enlargement out", () => {
     const { models } = (await (await fetch(`${url}/models`)).json()) as {
       models: { name: string; bits: number | null }[];
     };
-    expect(models.map((model) => model.bits)).toEqual([32, 4, 2, 1, null]);
+    expect(models.map((model) => model.bits)).toEqual([32, 4, 32, 4, null, null]);
     expect(bundledModels().length).toBe(4);
     const original = decodePng(readFileSync(join(packageRoot(), "assets/images/harbour.png")), "o");
-    const small = await (await fetch(`${url}/samples/harbour-x2.png`)).arrayBuffer();
     const error = async (name: string): Promise<number> => {
+      const scale = name.includes("x4") ? 4 : 2;
+      const small = await (await fetch(`${url}/samples/harbour-x${scale}.png`)).arrayBuffer();
       const { data } = await pixels(await post(url, small, `?model=${name}`));
       return data.reduce((sum, value, i) => sum + (value - original.data[i]) ** 2, 0);
     };
-    const bicubic = await error("bicubic-x2");
-    for (const { name } of models.slice(0, 4))
-      expect(await error(name), name).toBeLessThan(bicubic);
+    for (const scale of [2, 4]) {
+      const bicubic = await error(`bicubic-x${scale}`);
+      const name = `mambairv2-light-x${scale}`;
+      expect(await error(name)).toBeLessThan(bicubic);
+      expect(await error(`${name}-w4`)).toBeLessThan(bicubic);
+    }
   });
 });
 

@@ -6,6 +6,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { packageRoot } from "../../lib/binding.ts";
 import { encodePng } from "../../lib/io/png.ts";
 import { encodeWithSharp } from "../../lib/io/sharp.ts";
 import type { ServeOptions } from "../../lib/serve/server.ts";
@@ -20,6 +21,11 @@ const executablePath = [process.env.SPR2Q_CHROMIUM ?? "", ...PLACES].find((path)
 if (!executablePath)
   console.log("skipped: Chromium is not installed (set SPR2Q_CHROMIUM to its path)");
 
+/** One small network at full precision, 4, 2 and 1 bit. */
+const PRECISIONS = ["", "-w4", "-w2", "-w1"].map((precision) =>
+  join(packageRoot(), "test", "fixtures", `tiny-x2${precision}.safetensors`),
+);
+
 describe.skipIf(!executablePath)("the page", () => {
   let browser: Browser;
   beforeAll(async () => {
@@ -29,7 +35,7 @@ describe.skipIf(!executablePath)("the page", () => {
   afterAll(() => browser?.close());
 
   /** The page of a server of its own; any request elsewhere and any error in it fails the test. */
-  async function open(look: object = {}, options: ServeOptions = { models: [] }) {
+  async function open(look: object = {}, options: ServeOptions = { models: PRECISIONS }) {
     const { url, log } = await serve(options);
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...look });
     context.setDefaultTimeout(90_000); // machines that do much else are slow, not wrong
@@ -189,7 +195,7 @@ describe.skipIf(!executablePath)("the page", () => {
   );
 
   test("what cannot be done is said in words", async () => {
-    const { page } = await open({}, { models: [], limits: { maxPixels: 500 } });
+    const { page } = await open({}, { models: PRECISIONS, limits: { maxPixels: 500 } });
     const alert = page.getByRole("alert");
     await page.getByLabel(/choose a file/i).setInputFiles({
       name: "notes.txt",
@@ -224,7 +230,7 @@ describe.skipIf(!executablePath)("the page", () => {
   });
 
   test("a stopped comparison asks for nothing more, and the next picture starts afresh", async () => {
-    const { page, log } = await open({}, { models: [], upscaler: { tile: 16 } });
+    const { page, log } = await open({}, { models: PRECISIONS, upscaler: { tile: 16 } });
     const buffer = Buffer.from(encodePng(picture(500, 500)));
     await page
       .getByLabel(/choose a file/i)

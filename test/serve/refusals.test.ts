@@ -91,7 +91,7 @@ describe("what is refused", () => {
       "/%2e%2e/package.json",
       "/samples/..%2f..%2fpackage.json",
       "//etc/passwd",
-      "/page.css/../../model/tiny-x2.safetensors",
+      "/page.css/../../model/mambairv2-light-x2.safetensors",
       "/samples/harbour.png%00.css",
       "/__proto__",
       "/constructor",

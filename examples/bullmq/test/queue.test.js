@@ -19,7 +19,7 @@ const LOCK_MS = 2_000;
 /** Tiles so small that the larger image takes seconds, with many points at which it can be stopped. */
 const TILE = 16;
 const root = dirname(createRequire(import.meta.url).resolve("spr2q/package.json"));
-const model = join(root, "assets", "model", "tiny-x2-w4.safetensors");
+const model = join(root, "assets", "model", "mambairv2-light-x2-w4.safetensors");
 
 /** A PNG of slow waves; another `phase` is another image. */
 function png(width, height, phase = 0) {

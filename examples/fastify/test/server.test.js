@@ -7,7 +7,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { buildServer } from "../server.js";
 
 const root = dirname(createRequire(import.meta.url).resolve("spr2q/package.json"));
-const model = join(root, "assets", "model", "tiny-x2-w4.safetensors");
+const model = join(root, "assets", "model", "mambairv2-light-x2-w4.safetensors");
 
 /** A PNG of slow waves. */
 function png(side) {

@@ -39,7 +39,7 @@ export const command = defineCommand({
       default: 4,
       help: "bits of weights and activations",
     },
-    { name: "iterations", type: "integer", min: 0, max: 100_000, default: 400, help: "RGT steps" },
+    { name: "iterations", type: "integer", min: 0, max: 100_000, default: 100, help: "RGT steps" },
     {
       name: "seed",
       type: "integer",
@@ -52,7 +52,9 @@ export const command = defineCommand({
   async run(ctx) {
     const { options } = ctx;
     const images = join(packageRoot(), "assets", "images");
-    const source = await openModel(join(packageRoot(), "assets", "model", "tiny-x2.safetensors"));
+    const source = await openModel(
+      join(packageRoot(), "assets", "model", "mambairv2-light-x2.safetensors"),
+    );
     const { scale } = source.net.config;
     await ensureWritableDir(options.out);
     const how: RunOptions = {

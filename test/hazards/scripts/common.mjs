@@ -9,7 +9,8 @@ export const lib = (path) => import(pathToFileURL(join(home, "dist", "lib", path
 export const spr2q = await lib("index.js");
 export const { native } = await lib("binding.js");
 
-export const modelPath = join(home, "assets", "model", "tiny-x2.safetensors");
+/** A network of the working tree that runs in milliseconds. */
+export const modelPath = join(import.meta.dirname, "../../fixtures/tiny-x2.safetensors");
 export const photograph = () =>
   spr2q.decodePng(readFileSync(join(home, "assets", "images", "harbour.png")), "harbour.png");
 
