@@ -3,7 +3,8 @@ import { packageVersion } from "../binding.ts";
 import { EventRun } from "../events.ts";
 import { type Model, openModel } from "../infer/model.ts";
 import type { TrainEvent } from "../train/events.ts";
-import { type QuantizeResult, runMethod, type RunOptions } from "../train/run.ts";
+import type { RunOptions } from "../train/request.ts";
+import { type QuantizeResult, runMethod } from "../train/run.ts";
 import { methodNamed } from "./registry.ts";
 
 export type { QuantizeResult } from "../train/run.ts";

@@ -44,6 +44,7 @@ export const SPR2Q: Method = {
       name: "rgt",
       iterations: recipe.iterations,
       trainables: trainablesOf(student.sites, recipe),
+      candidates: recipe.candidates(policy.bits),
     });
     const osrc = new Osrc(context, student);
     return {
@@ -58,6 +59,7 @@ export const SPR2Q: Method = {
         osrc: `${recipe.osrcIterations}`,
         gate: recipe.gate,
         tuning: recipe.tuning,
+        candidates: `${recipe.candidates(policy.bits)}`,
       },
     };
   },
@@ -75,7 +77,7 @@ class Osrc implements MethodStage {
   readonly #dynamic: ReadonlyMap<string, DynamicGate>;
 
   constructor(context: MethodContext, student: Student) {
-    const { recipe } = context;
+    const { recipe, policy } = context;
     this.#context = context;
     this.#student = student;
     this.#dynamic = new Map(student.sites.gates);
@@ -91,6 +93,7 @@ class Osrc implements MethodStage {
       beta1: 0.9,
       beta2: 0.999,
       offset: OSRC_OFFSET,
+      candidates: recipe.candidates(policy.bits),
     });
   }
 

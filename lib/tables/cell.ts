@@ -32,6 +32,7 @@ export interface RunSettings {
    * to RGT's, for controls without gates to calibrate (equal iterations).
    */
   readonly osrc?: false | "into-rgt";
+  readonly candidates?: number;
   readonly gate?: GateKind;
   readonly tune?: Tuning;
 }

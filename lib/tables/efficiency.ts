@@ -33,7 +33,7 @@ const PAPER: Readonly<Record<number, readonly [number, number, number, number]>>
 const figure = (value: number, digits: number): Figure => ({ value, digits });
 
 /** The timed plan of one width; scope best is what this package serves. */
-function specOf(bits: number): CellSpec {
+export function timedSpec(bits: number): CellSpec {
   return { network: NETWORK, scale: SCALE, bits, method: "plan", settings: { scope: "best" } };
 }
 
@@ -70,7 +70,7 @@ function counted(bits: number, scope: Scope): Line {
 }
 
 function timed(bits: number, cells: readonly Cell[]): Line {
-  const cell = cells.find((one) => sameSpec(one, specOf(bits)));
+  const cell = cells.find((one) => sameSpec(one, timedSpec(bits)));
   const head = [bits === 32 ? "full precision" : "SPR2Q, scope best", `${bits}`];
   const none = [null, null, null, null];
   if (!cell?.figures) {
@@ -132,7 +132,7 @@ export async function measureEfficiency(
   const found = await shop.weights.find(NETWORK, SCALE);
   if (!found) return [{ kind: "missing", why: `no full-precision ${NETWORK} x${SCALE} weights` }];
   const { model, source } = found;
-  const ids = WIDTHS.map((bits) => cellId(specOf(bits), 0, "timed", source.sha256));
+  const ids = WIDTHS.map((bits) => cellId(timedSpec(bits), 0, "timed", source.sha256));
   const stored = ids.map((id) => known.find((one) => one.id === id));
   if (stored.every((one) => one !== undefined)) {
     return stored.map((one): Outcome => ({ kind: "kept", stored: one as StoredCell }));
@@ -156,7 +156,7 @@ export async function measureEfficiency(
     const ratio = timings[0].median / timings[i].median;
     const cell: Cell = {
       format: CELL_FORMAT,
-      ...specOf(bits),
+      ...timedSpec(bits),
       seed: 0,
       budget: NO_EFFORT,
       weights: source,

@@ -41,6 +41,7 @@ function optionsOf(
     scope: settings?.scope as Scope | undefined,
     rank: settings?.rank ?? 8,
     rectifiers: settings?.rectifiers ?? 4,
+    candidates: settings?.candidates,
     gate: settings?.gate,
     tuning: settings?.tune,
     iterations: settings?.osrc === "into-rgt" ? iterations + osrc : iterations,

@@ -47,6 +47,11 @@ export function published(text: string, datasets: readonly DatasetName[]): Publi
   return Object.fromEntries(known);
 }
 
+/** The setting of rows in which a patch is taken where the first draw falls, at every width. */
+export const PLAIN_PATCHES: RunSettings = { candidates: 1 };
+export const PLAIN_PATCHES_NOTE =
+  "Recipe best takes the most detailed of four places for each patch at 2 and 1 bit; plain patches: the first.";
+
 /** Makes specs of one network and scale. */
 export function cellsOf(network: NetworkName, scale: number): CellMaker {
   return {

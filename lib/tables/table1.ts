@@ -1,6 +1,13 @@
 /** Table 1: MambaIRv2-light at 4 and 2 bit, x2 and x4, against the baselines. */
 import { DATASET_NAMES } from "./datasets.ts";
-import { cellsOf, published, type QualityTable, type Row } from "./table.ts";
+import {
+  cellsOf,
+  PLAIN_PATCHES,
+  PLAIN_PATCHES_NOTE,
+  published,
+  type QualityTable,
+  type Row,
+} from "./table.ts";
 
 const figures = (text: string) => published(text, DATASET_NAMES);
 
@@ -39,6 +46,14 @@ function rowsOf(scale: number, bits: number): Row[] {
   const [ptq4vm, quamba, mambaquant, spr2q] = PAPER[`x${scale} ${bits}`];
   return [
     { label: "SPR2Q, recipe best", cell: cells.spr2q(bits, "best", "best") },
+    ...(bits <= 2
+      ? [
+          {
+            label: "SPR2Q, recipe best, plain patches",
+            cell: cells.spr2q(bits, "best", "best", PLAIN_PATCHES),
+          },
+        ]
+      : []),
     {
       label: "SPR2Q, recipe paper",
       published: figures(spr2q),
@@ -86,6 +101,7 @@ export const TABLE_1: QualityTable = {
   notes: [
     "The paper's baselines touch the Mamba module and have uniform quantisers elsewhere.",
     "Scope released: the sites of the authors' code; table4: those that Table 4 prices.",
+    PLAIN_PATCHES_NOTE,
   ],
   rows: [
     ...floatRows(2, "33.66 - - - -", "38.26/.9615 34.09/.9221 32.36/.9019 33.26/.9378 39.35/.9785"),

@@ -1,6 +1,12 @@
 /** Table 5: SwinIR-light x2 at 2 bit. */
 import { DATASET_NAMES } from "./datasets.ts";
-import { cellsOf, published, type QualityTable } from "./table.ts";
+import {
+  cellsOf,
+  PLAIN_PATCHES,
+  PLAIN_PATCHES_NOTE,
+  published,
+  type QualityTable,
+} from "./table.ts";
 
 const figures = (text: string) => published(text, DATASET_NAMES);
 const cells = cellsOf("SwinIR-light", 2);
@@ -12,6 +18,7 @@ export const TABLE_5: QualityTable = {
   seeds: 1,
   notes: [
     "A measured row is to be judged by its drop from the full-precision row of the same weights.",
+    PLAIN_PATCHES_NOTE,
   ],
   rows: [
     { label: "bicubic", cell: cells.bicubic },
@@ -22,6 +29,10 @@ export const TABLE_5: QualityTable = {
       cell: cells.full,
     },
     { label: "SPR2Q, recipe best", cell: cells.spr2q(2, "best", "best") },
+    {
+      label: "SPR2Q, recipe best, plain patches",
+      cell: cells.spr2q(2, "best", "best", PLAIN_PATCHES),
+    },
     {
       label: "SPR2Q, recipe paper",
       published: figures("37.28/.9572 32.83/.9113 31.63/.8921 30.20/.9077 37.08/.9726"),

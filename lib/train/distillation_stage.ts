@@ -19,6 +19,8 @@ export interface DistillationSettings {
   readonly beta2?: number;
   /** Rate factor of step `at`; default: the recipe's schedule. */
   readonly rate?: (at: number) => number;
+  /** Places looked at for each patch; default 1. */
+  readonly candidates?: number;
   /** Added to the step's number in the draw of its batch: no two stages see the same patches. */
   readonly offset?: number;
   /** Default: the recipe's. */
@@ -32,7 +34,7 @@ export function distillationStage(
   settings: DistillationSettings,
 ): MethodStage {
   const { memory, teacher, source, recipe, seed } = context;
-  const { name, iterations, offset = 0 } = settings;
+  const { name, iterations, offset = 0, candidates } = settings;
   const moments = {
     beta1: settings.beta1 ?? recipe.beta1,
     beta2: settings.beta2 ?? recipe.beta2,
@@ -45,7 +47,7 @@ export function distillationStage(
     name,
     iterations,
     step(at) {
-      const { low } = source.draw(recipe.batch, recipe.patch, seed, offset + at);
+      const { low } = source.draw(recipe.batch, recipe.patch, seed, offset + at, candidates);
       for (const { value } of settings.resting ?? []) value.requiresGrad = false;
       const losses = distill(memory, teacher, student, low, weight, offset + at, true);
       for (const { value } of settings.resting ?? []) value.requiresGrad = true;

@@ -6,20 +6,13 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { type DeviceChoice, memoryOn, chosenDevice } from "../device.ts";
-import { expected, Spr2qError } from "../errors.ts";
+import { memoryOn } from "../device.ts";
+import { Spr2qError } from "../errors.ts";
 import type { Model } from "../infer/model.ts";
 import { ensureWritableDir, writeFileAtomic } from "../io/files.ts";
 import { packStudent } from "../quant/pack.ts";
-import { type Leads, policyFor, type Scope } from "../quant/policy.ts";
+import { policyFor } from "../quant/policy.ts";
 import type { DynamicGate } from "../quant/gate.ts";
-import {
-  type GateKind,
-  type Recipe,
-  type RecipeName,
-  RECIPES,
-  type Tuning,
-} from "../quant/recipes.ts";
 import type { Student } from "../quant/student.ts";
 import type { Memory } from "../tensor.ts";
 import { readCheckpoint, writeCheckpoint } from "./checkpoint.ts";
@@ -27,51 +20,9 @@ import { heldOutQuality } from "./held_out.ts";
 import { JsonLines, type Position, type TrainEvent } from "./events.ts";
 import type { Method, MethodContext, MethodStage, Prepared, RoutingTable } from "./method.ts";
 import { PatchSource } from "./patches.ts";
+import { checkRequest, deviceFor, recipeOf, type RunOptions } from "./request.ts";
 import { runStage } from "./stages.ts";
 import { stateOf } from "./state.ts";
-
-export interface RunOptions {
-  /** Bits of weights and activations: 8, 4, 2 or 1. */
-  readonly bits: number;
-  /** Folder of HR images, each side at least `patch` x scale pixels. */
-  readonly train: string;
-  /** Folder for the results; made where it is missing. */
-  readonly out: string;
-  /** Default: the method's own. */
-  readonly recipe?: RecipeName;
-  /** Default: the method's own. */
-  readonly scope?: Scope;
-  /** Switches single leads on or off; default: the scope's. */
-  readonly leads?: Partial<Leads>;
-  /** Rank of a rectifier; methods without ignore it. */
-  readonly rank: number;
-  /** Rectifiers of a layer, 0 for bounds only; methods without ignore it. */
-  readonly rectifiers: number;
-  /** Condition the weights before anything else (CondiQuant); spr2q only, default false. */
-  readonly condition?: boolean;
-  /** Steps of RGT; default: the recipe's. */
-  readonly iterations?: number;
-  /** Steps of OSRC; default: the recipe's. */
-  readonly osrc?: number;
-  /** Patches of a step; default: the recipe's. */
-  readonly batch?: number;
-  /** LR pixels a side of a patch; default: the recipe's. */
-  readonly patch?: number;
-  /** Gates of the rectifiers; default: the recipe's. spr2q only. */
-  readonly gate?: GateKind;
-  /** What is tuned; default: the recipe's. spr2q only. */
-  readonly tuning?: Tuning;
-  /** Of patches, rectifiers and sampled routing; the same seed ends in the same bytes. */
-  readonly seed: number;
-  /** Go on from the checkpoint in `out`, where there is one; default false. */
-  readonly resume?: boolean;
-  /** Ends the run, leaving a checkpoint: ERR_ABORTED. */
-  readonly signal?: AbortSignal;
-  /** Where to train; default the CPU. "cuda" where there is none is ERR_GPU_UNAVAILABLE. */
-  readonly device?: DeviceChoice;
-  /** Version of this library, written into the file. */
-  readonly version: string;
-}
 
 /** What a finished run hands over. */
 export interface QuantizeResult {
@@ -95,58 +46,6 @@ type Settings = Readonly<Record<string, string | number | boolean>>;
 
 /** Calibration batches are numbered from here. */
 const CALIBRATION = 0xca11b;
-
-function recipeOf(method: Method, options: RunOptions): Recipe {
-  const base = options.recipe ? RECIPES[options.recipe] : method.recipe;
-  return {
-    ...base,
-    iterations: options.iterations ?? base.iterations,
-    osrcIterations: options.osrc ?? base.osrcIterations,
-    batch: options.batch ?? base.batch,
-    patch: options.patch ?? base.patch,
-    gate: options.gate ?? base.gate,
-    tuning: options.tuning ?? base.tuning,
-  };
-}
-
-/** ERR_ARGUMENT unless `method` can quantise `model` as `options` ask. */
-function checkRequest(model: Model, method: Method, options: RunOptions): void {
-  if (model.quantised) {
-    throw new Spr2qError(
-      "ERR_ARGUMENT",
-      `${model.path} is quantised already; expected a full-precision model.`,
-    );
-  }
-  const { name } = model.net.architecture;
-  if (!method.architectures.includes(name)) {
-    const known = method.architectures.join(" or ");
-    throw expected("ERR_ARGUMENT", `--method ${method.name}: architecture`, known, name);
-  }
-  if (options.condition && method.name !== "spr2q") {
-    const fix = "CondiQuant by itself is --method condiquant.";
-    throw expected("ERR_ARGUMENT", "--condition", "--method spr2q", method.name, fix);
-  }
-  if ((options.gate || options.tuning) && method.name !== "spr2q") {
-    throw expected("ERR_ARGUMENT", "--gate and --tune", "--method spr2q", method.name);
-  }
-  const wanted = options.scope === "best" || Object.values(options.leads ?? {}).includes(true);
-  if (wanted && !method.takesLeads) {
-    throw expected(
-      "ERR_ARGUMENT",
-      `--method ${method.name}`,
-      "scope table4 or released, and no leads (its quantisers are its own)",
-      `scope ${options.scope ?? method.scope}, leads ${JSON.stringify(options.leads ?? {})}`,
-    );
-  }
-}
-
-/** Where `method` runs: `auto` keeps those that need host memory on the processor. */
-function deviceFor(method: Method, choice: DeviceChoice): "cpu" | "cuda" {
-  if (method.onGpu || choice === "cpu") return chosenDevice(choice);
-  if (choice === "auto") return "cpu";
-  const fix = "Use --device cpu: what this method computes beside the network reads host memory.";
-  throw expected("ERR_ARGUMENT", "--device cuda", "--method spr2q", method.name, fix);
-}
 
 /** Quantises `model` by `method`; returns what was made. See {@link RunOptions}. */
 export async function* runMethod(

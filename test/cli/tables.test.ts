@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { command } from "../../lib/cli/commands/tables.ts";
+import { packageRoot } from "../../lib/binding.ts";
+import { readCells } from "../../lib/tables/store.ts";
 import { runCommand } from "./tiny_model.ts";
 
 let root = "";
@@ -39,10 +41,40 @@ test("all tables come in the paper's order, and --json has the same lines", asyn
 test("--out writes the three forms of each table", async () => {
   const out = join(root, "written");
   await runCommand(command, ["--table", "3", "--out", out, "--results", join(root, "none")]);
-  expect((await readdir(out)).sort()).toEqual(["table-3.csv", "table-3.json", "table-3.md"]);
+  expect((await readdir(out)).sort()).toEqual([
+    "report.html",
+    "table-3.csv",
+    "table-3.json",
+    "table-3.md",
+  ]);
   const csv = await readFile(join(out, "table-3.csv"), "utf8");
   expect(csv).toMatch(/^rank 16 \(recipe paper\),published,x2,4,37\.740,,,31\.700/m);
   expect(JSON.parse(await readFile(join(out, "table-3.json"), "utf8")).table).toBe("3");
+});
+
+test("--out plots quality against size and time of the cells that there are", async () => {
+  const out = join(root, "plotted");
+  const results = join(packageRoot(), "bench", "results");
+  await runCommand(command, ["--table", "6", "--out", out, "--results", results]);
+  const html = await readFile(join(out, "report.html"), "utf8");
+  const titles = [...html.matchAll(/<h3>(.*?)<\/h3>/g)].map(([, title]) => title);
+  expect(titles).toEqual([
+    "MambaIRv2-light x2: quality against size",
+    "MambaIRv2-light x4: quality against size",
+    "MambaIRv2-light x4: quality against time",
+  ]);
+  const [size, , time] = html.split("<h3>").slice(1);
+  const labels = (plot: string) => [...plot.matchAll(/<title>(.*?):/g)].map(([, label]) => label);
+  expect(labels(size)).toEqual(
+    expect.arrayContaining(["best, 4 bit", "paper, 1 bit", "DOBI, 2 bit"]),
+  );
+  expect(labels(time)).toEqual(expect.arrayContaining(["full precision", "best, 4 bit"]));
+  expect(labels(time)).not.toContain("DOBI, 4 bit");
+  // The point that the cell of one method without training holds.
+  const [dobi] = (await readCells(results)).filter(
+    ({ cell }) => cell.method === "dobi" && cell.bits === 4 && cell.scale === 2,
+  );
+  expect(size).toContain(`DOBI, 4 bit: ${dobi.cell.readings.packed!.Set5.psnr.toFixed(2)} at `);
 });
 
 test("a budget that is none, and folders that are missing, are refused before anything is measured", async () => {

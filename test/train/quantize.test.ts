@@ -12,6 +12,7 @@ import {
   quantizeModel,
 } from "../../lib/methods/quantize.ts";
 import type { TrainEvent } from "../../lib/train/events.ts";
+import { readSafetensors } from "../../lib/io/safetensors.ts";
 import { asModel, tinyNet, writePictures } from "../tiny_net.ts";
 
 let root = "";
@@ -107,6 +108,36 @@ for (const [stopAt, recipe] of [
     expect(await readFile(again.model)).toEqual(await readFile(whole.model));
   });
 }
+
+test("recipe best takes detailed patches at 2 bit and 1, plain ones at 4; other recipes plain ones", async () => {
+  const run = async (out: string, more: Partial<QuantizeOptions>) => {
+    const { settings, model } = await drain(
+      quantizeModel(asModel(tinyNet()), options(out, { iterations: 3, osrc: 1, ...more })),
+    );
+    const { tensors } = readSafetensors(await readFile(model), model);
+    const bytes = [...tensors.values()].map(({ data }) => Buffer.from(data.buffer).toString("hex"));
+    return { candidates: settings.candidates, text: bytes.join(" ") };
+  };
+  const [two, four, one] = [
+    await run("detailed", { bits: 2 }),
+    await run("four-places", { bits: 2, candidates: 4 }),
+    await run("one-place", { bits: 2, candidates: 1 }),
+  ];
+  expect([two.candidates, four.candidates, one.candidates]).toEqual(["4", "4", "1"]);
+  expect(two.text).toBe(four.text);
+  expect(two.text).not.toBe(one.text);
+  expect((await run("four-bit", { bits: 4 })).candidates).toBe("1");
+  expect((await run("one-bit", { bits: 1 })).candidates).toBe("4");
+  const paper = { bits: 2, recipe: "paper", scope: "table4" } as const;
+  expect((await run("paper-patches", paper)).candidates).toBe("1");
+  const other = drain(
+    quantizeModel(asModel(tinyNet()), {
+      ...options("other-method", { candidates: 2, scope: "table4" }),
+      method: "2dquant",
+    }),
+  );
+  await expect(other).rejects.toMatchObject({ code: "ERR_ARGUMENT" });
+});
 
 test("recipe paper trains input-dependent gates and freezes their mean into the table", async () => {
   const result = await drain(

@@ -115,6 +115,13 @@ export const command = defineCommand({
       help: "what moves a layer's weight; weights is a control (default: the recipe's)",
     },
     {
+      name: "candidates",
+      type: "integer",
+      min: 1,
+      max: 64,
+      help: "places looked at for each patch; the one with most detail is taken (default: the recipe's)",
+    },
+    {
       name: "iterations",
       type: "integer",
       min: 0,
@@ -212,6 +219,7 @@ export const command = defineCommand({
       patch: options.patch,
       seed: options.seed,
       condition: options.condition,
+      candidates: options.candidates,
       gate: options.gate as GateKind | undefined,
       tuning: options.tune as Tuning | undefined,
       resume: options.resume,

@@ -6,6 +6,7 @@ import { parseBudget } from "../../tables/budget.ts";
 import type { CellSpec } from "../../tables/cell.ts";
 import { qualitySheet } from "../../tables/quality.ts";
 import { efficiencySheet, measureEfficiency } from "../../tables/efficiency.ts";
+import { tablesReport } from "../../tables/report.ts";
 import type { Outcome } from "../../tables/measure.ts";
 import { QUALITY_TABLES, TABLE_NAMES } from "../../tables/registry.ts";
 import { type CellReport, fillTables } from "../../tables/run.ts";
@@ -146,7 +147,12 @@ export const command = defineCommand({
       default: "markdown",
       help: "what is printed; --json prints JSON",
     },
-    { name: "out", type: "string", value: "DIR", help: "write table-T.md, .csv and .json there" },
+    {
+      name: "out",
+      type: "string",
+      value: "DIR",
+      help: "write table-T.md, .csv and .json there, and report.html",
+    },
   ],
   async run(ctx) {
     const { options } = ctx;
@@ -160,7 +166,12 @@ export const command = defineCommand({
     });
     const form = options.format === "csv" ? csv : markdown;
     for (const sheet of sheets) ctx.out(form(sheet));
-    if (options.out) await writeSheets(options.out, sheets);
+    if (options.out) {
+      await writeSheets(options.out, sheets);
+      const command = `spr2q tables --results ${options.results} --out ${options.out}`;
+      const report = join(options.out, "report.html");
+      await writeFileAtomic(report, Buffer.from(tablesReport(cells, command)));
+    }
     ctx.result({ tables: sheets.map(json) });
   },
 });
