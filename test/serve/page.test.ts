@@ -12,7 +12,7 @@ import { encodeWithSharp } from "../../lib/io/sharp.ts";
 import type { ServeOptions } from "../../lib/serve/server.ts";
 import { picture } from "../cli/tiny_model.ts";
 import { hasSharp, temporaryFolder } from "../io/helpers.ts";
-import { serve, until } from "./helpers.ts";
+import { health, serve, until } from "./helpers.ts";
 
 const PLACES = ["chromium", "chromium-browser", "google-chrome"].map((name) => `/usr/bin/${name}`);
 const executablePath = [process.env.SPR2Q_CHROMIUM ?? "", ...PLACES].find((path) =>
@@ -230,12 +230,14 @@ describe.skipIf(!executablePath)("the page", () => {
   });
 
   test("a stopped comparison asks for nothing more, and the next picture starts afresh", async () => {
-    const { page, log } = await open({}, { models: PRECISIONS, upscaler: { tile: 16 } });
+    const { page, url, log } = await open({}, { models: PRECISIONS, upscaler: { tile: 16 } });
     const buffer = Buffer.from(encodePng(picture(500, 500)));
     await page
       .getByLabel(/choose a file/i)
       .setInputFiles({ name: "big.png", mimeType: "image/png", buffer });
     await page.getByText("Full precision is at work…").first().waitFor();
+    // The page says so before the server has the picture; one that never arrives leaves no entry.
+    await until(async () => (await health(url)).running === 1);
     await page.getByRole("button", { name: "Stop" }).click();
     await until(() => log.some((entry) => entry.status === 0));
     await takeSample(page);
