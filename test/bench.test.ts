@@ -24,7 +24,7 @@ import { checkSwinir, swinirRanges } from "../lib/bench/swinir_check.ts";
 import { swinirModel } from "../lib/bench/swinir_onnx.ts";
 import { interleave, medianInterval, median, perStep, timingOf } from "../lib/bench/timing.ts";
 import { findPython, startTorch } from "../lib/bench/torch.ts";
-import { native, packageRoot } from "../lib/binding.ts";
+import { native } from "../lib/binding.ts";
 import { reportBench } from "../lib/cli/commands/bench.ts";
 import { defineCommand } from "../lib/cli/args.ts";
 import { runMain } from "../lib/cli/main.ts";
@@ -33,7 +33,7 @@ import { hasTestData, testData } from "./data.ts";
 
 const ort = findOrt();
 const hasOrt = typeof ort !== "string";
-const TINY = join(packageRoot(), "test", "fixtures", "tiny-x2.safetensors");
+const TINY = join(import.meta.dirname, "fixtures", "tiny-x2.safetensors");
 
 describe("timing", () => {
   test("sides are sampled in turn, after a first round that is thrown away", async () => {

@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { command } from "../../lib/cli/commands/tables.ts";
-import { packageRoot } from "../../lib/binding.ts";
 import { readCells } from "../../lib/tables/store.ts";
 import { runCommand } from "./tiny_model.ts";
 
@@ -54,7 +53,7 @@ test("--out writes the three forms of each table", async () => {
 
 test("--out plots quality against size and time of the cells that there are", async () => {
   const out = join(root, "plotted");
-  const results = join(packageRoot(), "bench", "results");
+  const results = join(import.meta.dirname, "../../bench/results");
   await runCommand(command, ["--table", "6", "--out", out, "--results", results]);
   const html = await readFile(join(out, "report.html"), "utf8");
   const titles = [...html.matchAll(/<h3>(.*?)<\/h3>/g)].map(([, title]) => title);

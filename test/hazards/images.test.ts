@@ -10,7 +10,7 @@ import { decodePng, type RasterImage } from "../../lib/io/png.ts";
 import { makePng, type PngRecipe } from "../io/make_png.ts";
 
 const home = process.env.SPR2Q_PACKAGE ?? packageRoot();
-const model = join(packageRoot(), "test", "fixtures", "tiny-x2.safetensors");
+const model = join(import.meta.dirname, "..", "fixtures", "tiny-x2.safetensors");
 const ramp = (peak: number) => (x: number, y: number, c: number) => (x * 7 + y * 3 + c * 31) % peak;
 let folder = "";
 

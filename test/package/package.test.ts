@@ -32,7 +32,7 @@ describe("the tarball", () => {
       /^dist\/(lib\/.*\.(js|d\.ts)|binding\.d\.ts)$/,
       /^native\/.*\.(cpp|hpp|cu|cuh|map|md|txt)$/,
       /^prebuilds\/[a-z0-9]+-[a-z0-9]+\/(spr2q\.((glibc|musl)\.)?node|libspr2q_cuda\.so)$/,
-      /^assets\/(tiny\.json|model\/mambairv2-light-x[24](-w4)?\.(safetensors|log\.jsonl)|images\/[\w-]+\.png)$/,
+      /^assets\/(model\/mambairv2-light-x[24](-w4)?\.(safetensors|log\.jsonl)|images\/[\w-]+\.png)$/,
       /^assets\/page\/[\w-]+\.(html|css|js|svg)$/,
     ];
     expect(paths.filter((path) => !kinds.some((kind) => kind.test(path)))).toEqual([]);
@@ -109,7 +109,7 @@ describe("installed without compiler, network and scripts", () => {
       import * as esm from "spr2q";
       const cjs = createRequire(import.meta.url)("spr2q");
       {
-        const upscaler = await esm.Upscaler.load("node_modules/spr2q/assets/model/tiny-x2.safetensors");
+        const upscaler = await esm.Upscaler.load("node_modules/spr2q/assets/model/mambairv2-light-x2.safetensors");
         const data = new Uint8Array(16 * 16 * 3).fill(90);
         const { width } = await upscaler.run({ width: 16, height: 16, channels: 3, depth: 8, data });
         console.log(JSON.stringify({ same: esm.Upscaler === cjs.Upscaler, width }));
@@ -193,7 +193,7 @@ test.skipIf(!hasArm64)(
   async () => {
     const script = `
     import { Upscaler } from "spr2q";
-    const model = "node_modules/spr2q/assets/model/tiny-x2.safetensors";
+    const model = "node_modules/spr2q/assets/model/mambairv2-light-x2.safetensors";
     const upscaler = await Upscaler.load(model, { routing: "argmax" });
     const data = Uint8Array.from({ length: 24 * 20 * 3 }, (_, i) => (i * 7) % 200);
     const large = await upscaler.run({ width: 24, height: 20, channels: 3, depth: 8, data });

@@ -6,7 +6,6 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { packageRoot } from "../../lib/binding.ts";
 import { encodePng } from "../../lib/io/png.ts";
 import { encodeWithSharp } from "../../lib/io/sharp.ts";
 import type { ServeOptions } from "../../lib/serve/server.ts";
@@ -23,7 +22,7 @@ if (!executablePath)
 
 /** One small network at full precision, 4, 2 and 1 bit. */
 const PRECISIONS = ["", "-w4", "-w2", "-w1"].map((precision) =>
-  join(packageRoot(), "test", "fixtures", `tiny-x2${precision}.safetensors`),
+  join(import.meta.dirname, "..", "fixtures", `tiny-x2${precision}.safetensors`),
 );
 
 describe.skipIf(!executablePath)("the page", () => {
