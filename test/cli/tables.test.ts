@@ -76,6 +76,19 @@ test("--out plots quality against size and time of the cells that there are", as
   expect(size).toContain(`DOBI, 4 bit: ${dobi.cell.readings.packed!.Set5.psnr.toFixed(2)} at `);
 });
 
+test("the sheets in the repository are those of its cells", async () => {
+  const bench = join(import.meta.dirname, "../../bench");
+  const out = join(root, "again");
+  await runCommand(command, ["--results", join(bench, "results"), "--out", out]);
+  const sheets = (await readdir(join(bench, "tables"))).filter((name) => name.endsWith(".md"));
+  expect(sheets).toHaveLength(7);
+  const fix = "run: spr2q tables --out bench/tables";
+  for (const name of sheets) {
+    const [kept, made] = [join(bench, "tables", name), join(out, name)];
+    expect(await readFile(kept, "utf8"), fix).toBe(await readFile(made, "utf8"));
+  }
+});
+
 test("a budget that is none, and folders that are missing, are refused before anything is measured", async () => {
   const results = join(root, "none");
   await mkdir(join(root, "empty"), { recursive: true });
