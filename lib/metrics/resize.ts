@@ -25,7 +25,8 @@ interface Axis {
 /** Slack that keeps ceil(length * factor) from counting a rounding error as a pixel. */
 const CEIL_SLACK = 1e-9;
 
-function cubic(x: number): number {
+/** Keys' kernel at distance x. */
+export function cubic(x: number): number {
   const a = Math.abs(x);
   if (a <= 1) return (1.5 * a - 2.5) * a * a + 1;
   if (a <= 2) return ((-0.5 * a + 2.5) * a - 4) * a + 2;

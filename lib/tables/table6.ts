@@ -8,16 +8,12 @@ import {
   type QualityTable,
   type Row,
 } from "./table.ts";
+import { fullRow } from "./table1.ts";
 
-function rowsOf(scale: number, full: string, spr2q: string): Row[] {
+function rowsOf(scale: 2 | 4, spr2q: string): Row[] {
   const cells = cellsOf("MambaIRv2-light", scale);
   return [
-    {
-      label: "full precision",
-      published: published(full, DATASET_NAMES),
-      publishedBy: "MambaIRv2",
-      cell: cells.full,
-    },
+    fullRow(scale),
     { label: "SPR2Q, recipe best", cell: cells.spr2q(1, "best", "best") },
     {
       label: "SPR2Q, recipe best, plain patches",
@@ -44,15 +40,7 @@ export const TABLE_6: QualityTable = {
   seeds: 1,
   notes: [PLAIN_PATCHES_NOTE],
   rows: [
-    ...rowsOf(
-      2,
-      "38.26/.9615 34.09/.9221 32.36/.9019 33.26/.9378 39.35/.9785",
-      "34.82/.9428 31.27/.8956 30.41/.8754 27.76/.8690 32.38/.9505",
-    ),
-    ...rowsOf(
-      4,
-      "32.51/.8992 28.84/.7878 27.75/.7426 26.82/.8079 31.24/.9182",
-      "28.84/.8213 26.41/.7215 26.21/.6852 23.41/.6751 25.31/.7995",
-    ),
+    ...rowsOf(2, "34.82/.9428 31.27/.8956 30.41/.8754 27.76/.8690 32.38/.9505"),
+    ...rowsOf(4, "28.84/.8213 26.41/.7215 26.21/.6852 23.41/.6751 25.31/.7995"),
   ],
 };

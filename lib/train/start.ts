@@ -3,6 +3,7 @@
  * Fresh weights would spend their first thousand steps on learning to copy the image.
  */
 import { expected } from "../errors.ts";
+import { cubic } from "../metrics/resize.ts";
 import type { Network } from "../models/network.ts";
 
 /** Channels of an image; as many channels of the features carry it to the last convolution. */
@@ -49,10 +50,7 @@ export function interpolating(net: Network): void {
 
 /** Weights of the pixels at -1, 0 and 1 for a point at `u` in (-0.5, 0.5); their sum is 1. */
 function cubicTaps(u: number): readonly number[] {
-  const weights = [-1, 0, 1].map((at) => {
-    const a = Math.abs(u - at);
-    return a <= 1 ? (1.5 * a - 2.5) * a * a + 1 : ((-0.5 * a + 2.5) * a - 4) * a + 2;
-  });
+  const weights = [-1, 0, 1].map((at) => cubic(u - at));
   const sum = weights.reduce((total, weight) => total + weight, 0);
   return weights.map((weight) => weight / sum);
 }
