@@ -24,18 +24,20 @@ interface Measured {
 }
 
 /** Mean on Set5 over the seeds of the least training that there is: the budget of all rows. */
-function measured(label: string, spec: CellSpec, series: number, cells: readonly Cell[]) {
+function measured(
+  label: string,
+  spec: CellSpec,
+  series: number,
+  cells: readonly Cell[],
+): Measured[] {
   const own = cells.filter((cell) => sameSpec(cell, spec) && cell.readings.packed?.Set5);
   if (own.length === 0) return [];
   const least = Math.min(...own.map(({ budget }) => budget.iterations));
   const same = own.filter(({ budget }) => budget.iterations === least);
   const sum = same.reduce((total, { readings }) => total + readings.packed!.Set5.psnr, 0);
   const [{ bytes, budget }] = same;
-  const found: Measured = {
-    ...{ label, spec, bytes, series },
-    ...{ psnr: sum / same.length, budget: effortText(budget) },
-  };
-  return [found];
+  const psnr = sum / same.length;
+  return [{ label, spec, psnr, bytes, budget: effortText(budget), series }];
 }
 
 function measuredOf(scale: number, cells: readonly Cell[]): Measured[] {

@@ -1,6 +1,6 @@
 /**
  * What a training run starts from: a network that already interpolates, or one trained before.
- * Fresh weights would spend their first thousand steps on learning to copy the image.
+ * Fresh weights would spend their first hundreds of steps on learning to copy the image.
  */
 import { expected } from "../errors.ts";
 import { cubic } from "../metrics/resize.ts";
